@@ -1,0 +1,261 @@
+"""Every failure a user can cause or meet, as one tree.
+
+::
+
+    DsollamaError                    exit  code (stable, for scripts and --json)
+    ├── UsageError                      2
+    │   ├── UnknownModelError              unknown-model
+    │   ├── UnknownQuantError              unknown-quant
+    │   ├── AmbiguousQuantError            ambiguous-quant
+    │   ├── InvalidNameError               invalid-name
+    │   ├── UnknownVariantError            unknown-variant
+    │   └── NotInstalledError              not-installed
+    ├── HubError                        3
+    │   ├── HubUnreachableError            hub-unreachable
+    │   ├── HubOfflineError                hub-offline
+    │   ├── AccessDeniedError              access-denied
+    │   ├── RepositoryNotFoundError        repository-not-found
+    │   ├── RevisionNotFoundError          revision-not-found
+    │   ├── NoGgufError                    no-gguf
+    │   └── TransferError                  transfer-failed
+    ├── ShardError                      4
+    │   ├── MissingShardError              missing-shard
+    │   ├── NotGgufError                   not-gguf
+    │   ├── MalformedGgufError             malformed-gguf
+    │   ├── ForeignShardError              foreign-shard
+    │   └── CorruptShardError              corrupt-shard
+    ├── StoreError                      5
+    │   ├── NotEnoughDiskError             not-enough-disk
+    │   ├── StoreNotWritableError          store-not-writable
+    │   ├── StoreBusyError                 store-busy
+    │   └── BrokenManifestError            broken-manifest
+    ├── EngineError                     6
+    │   ├── OllamaUnreachableError         ollama-unreachable
+    │   ├── OllamaRefusedError             ollama-refused
+    │   ├── ProgramMissingError            program-missing
+    │   └── ProgramFailedError             program-failed
+    └── InterruptedByUserError        130  interrupted
+
+An error is one sentence (``str(error)``), a hint that fixes it, a ``code`` and an ``exit_code``.
+Foreign exceptions are turned into these where they enter (``hub.client``, ``ollama.client``,
+``store``, ``gguf.split_program``); ``cli.app`` alone turns these into exits.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DsollamaError(Exception):
+    """Root of the tree; never raised itself."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        """Keep the sentence and the hint.
+
+        Args:
+            message: one sentence that says what went wrong.
+            hint: what the user can do about it; empty when there is nothing to say.
+        """
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(DsollamaError):
+    """What was asked for does not exist or cannot be read."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class UnknownModelError(UsageError):
+    """No model of that name in the catalog, and not an hf.co address."""
+
+    code = "unknown-model"
+
+
+class UnknownQuantError(UsageError):
+    """The repository holds no such quant."""
+
+    code = "unknown-quant"
+
+
+class AmbiguousQuantError(UsageError):
+    """More than one shard set of the repository answers to the quant."""
+
+    code = "ambiguous-quant"
+
+
+class InvalidNameError(UsageError):
+    """Ollama would not accept the model name."""
+
+    code = "invalid-name"
+
+
+class UnknownVariantError(UsageError):
+    """The model has no such template variant."""
+
+    code = "unknown-variant"
+
+
+class NotInstalledError(UsageError):
+    """The store holds no model of that name."""
+
+    code = "not-installed"
+
+
+class HubError(DsollamaError):
+    """The Hugging Face Hub could not give what was needed."""
+
+    code = "hub"
+    exit_code = 3
+
+
+class HubUnreachableError(HubError):
+    """No connection to the Hub."""
+
+    code = "hub-unreachable"
+
+
+class HubOfflineError(HubError):
+    """HF_HUB_OFFLINE forbids the network."""
+
+    code = "hub-offline"
+
+
+class AccessDeniedError(HubError):
+    """A gated or private repository, and no token that opens it."""
+
+    code = "access-denied"
+
+
+class RepositoryNotFoundError(HubError):
+    """The Hub knows no such repository, or hides a private one."""
+
+    code = "repository-not-found"
+
+
+class RevisionNotFoundError(HubError):
+    """The repository has no such branch, tag or commit."""
+
+    code = "revision-not-found"
+
+
+class NoGgufError(HubError):
+    """The repository holds no GGUF file."""
+
+    code = "no-gguf"
+
+
+class TransferError(HubError):
+    """A download failed and went on failing after bounded retries."""
+
+    code = "transfer-failed"
+
+
+class ShardError(DsollamaError):
+    """The shards are not what they should be."""
+
+    code = "shard"
+    exit_code = 4
+
+
+class MissingShardError(ShardError):
+    """A shard of the set is not in the repository."""
+
+    code = "missing-shard"
+
+
+class NotGgufError(ShardError):
+    """The file is a Git LFS pointer, an HTML page or something else."""
+
+    code = "not-gguf"
+
+
+class MalformedGgufError(ShardError):
+    """The file calls itself GGUF and its header cannot be trusted."""
+
+    code = "malformed-gguf"
+
+
+class ForeignShardError(ShardError):
+    """A shard that belongs to another set or place."""
+
+    code = "foreign-shard"
+
+
+class CorruptShardError(ShardError):
+    """The bytes do not have the digest that the Hub published."""
+
+    code = "corrupt-shard"
+
+
+class StoreError(DsollamaError):
+    """Ollama's store cannot take the model."""
+
+    code = "store"
+    exit_code = 5
+
+
+class NotEnoughDiskError(StoreError):
+    """The store's filesystem has less room than the model needs."""
+
+    code = "not-enough-disk"
+
+
+class StoreNotWritableError(StoreError):
+    """The store, or a folder in it, refuses to be written."""
+
+    code = "store-not-writable"
+
+
+class StoreBusyError(StoreError):
+    """Another dsollama is installing the same model into the same store."""
+
+    code = "store-busy"
+
+
+class BrokenManifestError(StoreError):
+    """A manifest or one of its small layers cannot be read."""
+
+    code = "broken-manifest"
+
+
+class EngineError(DsollamaError):
+    """Ollama or one of llama.cpp's programs failed or is not there."""
+
+    code = "engine"
+    exit_code = 6
+
+
+class OllamaUnreachableError(EngineError):
+    """No Ollama answers at OLLAMA_HOST."""
+
+    code = "ollama-unreachable"
+
+
+class OllamaRefusedError(EngineError):
+    """Ollama answered with an error."""
+
+    code = "ollama-refused"
+
+
+class ProgramMissingError(EngineError):
+    """A program that the chosen road needs is not installed."""
+
+    code = "program-missing"
+
+
+class ProgramFailedError(EngineError):
+    """A program ran and failed."""
+
+    code = "program-failed"
+
+
+class InterruptedByUserError(DsollamaError):
+    """Ctrl-C; what was verified stays usable."""
+
+    code = "interrupted"
+    exit_code = 130

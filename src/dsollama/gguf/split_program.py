@@ -1,0 +1,53 @@
+"""llama.cpp's own merger: `llama-gguf-split --merge`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from dsollama.errors import ProgramFailedError, ProgramMissingError
+
+PROGRAM = "llama-gguf-split"
+
+
+def find_program(configured: str | None = None) -> Path:
+    """Return the program: LLAMA_GGUF_SPLIT, `./llama.cpp/llama-gguf-split`, or one on PATH.
+
+    Args:
+        configured: path from the settings, if any.
+
+    Raises:
+        ProgramMissingError: it is nowhere.
+    """
+    candidates = [configured] if configured else [f"llama.cpp/{PROGRAM}", PROGRAM]
+    for candidate in candidates:
+        found = shutil.which(candidate)
+        if found:
+            return Path(found).absolute()
+    raise ProgramMissingError(
+        f"The program {configured or PROGRAM} was not found.",
+        "Build llama.cpp (`make engines`, or llama.cpp/build.sh), set LLAMA_GGUF_SPLIT to its "
+        "path, or leave out `--merger`: dsollama's own merge writes the same bytes.",
+    )
+
+
+def merge(program: Path, first_shard: Path, output: Path) -> None:
+    """Merge the shards beside `first_shard` into `output`, which must not exist yet.
+
+    Raises:
+        ProgramFailedError: with the program's last line.
+    """
+    done = subprocess.run(
+        [str(program), "--merge", str(first_shard), str(output)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode != 0 or not output.is_file():
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ProgramFailedError(
+            f"{PROGRAM} failed with code {done.returncode}: {lines[-1] if lines else 'no message'}",
+            "`--merger native` does the same in one pass.",
+        )
