@@ -11,12 +11,15 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 COMMIT = hashlib.sha1(b"dsollama demo", usedforsecurity=False).hexdigest()
@@ -90,11 +93,10 @@ class LoopbackHub:
         self._lock = threading.Lock()
         self._servers: list[ThreadingHTTPServer] = []
 
-    def __enter__(self) -> LoopbackHub:
+    def __enter__(self) -> Self:
         """Listen on two free ports of 127.0.0.1."""
-        for handler in (_hub_handler(self), _cdn_handler(self)):
-            server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-            server.daemon_threads = True
+        for handler in (_Hub, _Cdn):
+            server = _Server(("127.0.0.1", 0), partial(handler, self))
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
             self._servers.append(server)
         return self
@@ -131,10 +133,22 @@ class LoopbackHub:
             self.bytes_sent += count
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went away; anything else is a fault of this server."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_name = ""
-    hub: LoopbackHub
+
+    def __init__(self, hub: LoopbackHub, *rest: Any) -> None:
+        self.hub = hub
+        super().__init__(*rest)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Stay silent."""
@@ -156,124 +170,118 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _hub_handler(hub: LoopbackHub) -> type[_Handler]:
-    class Hub(_Handler):
-        server_name = "hub"
+class _Hub(_Handler):
+    server_name = "hub"
 
-        def do_GET(self) -> None:  # noqa: N802
-            """Answer a listing or a resolve."""
-            request = self._request()
-            fault = hub.fault(request)
-            if fault and fault.status:
-                self._answer(fault.status, fault.body, fault.headers)
+    def do_GET(self) -> None:
+        """Answer a listing or a resolve."""
+        request = self._request()
+        fault = self.hub.fault(request)
+        if fault and fault.status:
+            self._answer(fault.status, fault.body, fault.headers)
+            return
+        path = unquote(urlsplit(self.path).path)
+        listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
+        resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if listing:
+            repository = self._open(listing[1], listing[2])
+            if repository:
+                body = json.dumps(_listing(listing[1], repository)).encode()
+                self._answer(200, body, {"Content-Type": "application/json"})
+        elif resolve:
+            repository = self._open(resolve[1], resolve[2])
+            if repository:
+                self._resolve(resolve[1], repository, resolve[3])
+        else:
+            self._answer(404)
+
+    def do_HEAD(self) -> None:
+        """Answer as GET, without the body."""
+        self.do_GET()
+
+    def _open(self, name: str, revision: str | None) -> HubRepository | None:
+        repository = self.hub.repositories.get(name)
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if repository is None or (
+            repository.token and token != repository.token and not repository.gated
+        ):
+            self._answer(401, headers={"X-Error-Code": "RepoNotFound"})
+            return None
+        if repository.gated and token != repository.token:
+            self._answer(403, headers={"X-Error-Code": "GatedRepo"})
+            return None
+        if revision not in {None, "main", repository.commit}:
+            self._answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+            return None
+        return repository
+
+    def _resolve(self, name: str, repository: HubRepository, path: str) -> None:
+        file = repository.files.get(path)
+        if file is None:
+            self._answer(404, headers={"X-Error-Code": "EntryNotFound"})
+            return
+        headers = {
+            "X-Repo-Commit": repository.commit,
+            "X-Linked-Size": str(file.size),
+            "X-Linked-ETag": f'"{file.sha256}"',
+            "Location": f"{self.hub.cdn}/{name}/{quote(path)}?signature=1",
+        }
+        self._answer(302, headers=headers)
+
+
+class _Cdn(_Handler):
+    server_name = "cdn"
+
+    def do_GET(self) -> None:
+        """Answer with a file, or the range that is asked for."""
+        fault = self.hub.fault(self._request()) or Fault()
+        if fault.status:
+            self._answer(fault.status, fault.body, fault.headers)
+            return
+        parts = urlsplit(self.path)
+        owner, repo, path = unquote(parts.path).lstrip("/").split("/", 2)
+        if parse_qs(parts.query).get("signature") is None:
+            self._answer(403)
+            return
+        file = self.hub.repositories[f"{owner}/{repo}"].files[path]
+        size = file.path.stat().st_size
+        start, end, ranged = _range(self.headers.get("Range"), size)
+        if start >= size:
+            self._answer(416, headers={"Content-Range": f"bytes */{size}"})
+            return
+        self.send_response(206 if ranged else 200)
+        if ranged:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        self.send_header("Content-Length", str(end - start))
+        self.end_headers()
+        self._send(file.path, start, end, fault)
+
+    def _send(self, path: Path, start: int, end: int, fault: Fault) -> None:
+        limit = fault.cut_after if fault.cut_after is not None else fault.stall_after
+        stop = end if limit is None else min(end, start + limit)
+        self.wfile.flush()
+        with path.open("rb") as file:
+            if fault.damage is not None:
+                file.seek(start)
+                data = bytearray(file.read(stop - start))
+                if fault.damage < len(data):
+                    data[fault.damage] ^= 0xFF
+                self.wfile.write(data)
                 return
-            path = unquote(urlsplit(self.path).path)
-            listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
-            resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-            if listing:
-                repository = self._open(listing[1], listing[2])
-                if repository:
-                    body = json.dumps(_listing(listing[1], repository)).encode()
-                    self._answer(200, body, {"Content-Type": "application/json"})
-            elif resolve:
-                repository = self._open(resolve[1], resolve[2])
-                if repository:
-                    self._resolve(resolve[1], repository, resolve[3])
-            else:
-                self._answer(404)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def _open(self, name: str, revision: str | None) -> HubRepository | None:
-            repository = hub.repositories.get(name)
-            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            if repository is None or (
-                repository.token and token != repository.token and not repository.gated
-            ):
-                self._answer(401, headers={"X-Error-Code": "RepoNotFound"})
-                return None
-            if repository.gated and token != repository.token:
-                self._answer(403, headers={"X-Error-Code": "GatedRepo"})
-                return None
-            if revision not in {None, "main", repository.commit}:
-                self._answer(404, headers={"X-Error-Code": "RevisionNotFound"})
-                return None
-            return repository
-
-        def _resolve(self, name: str, repository: HubRepository, path: str) -> None:
-            file = repository.files.get(path)
-            if file is None:
-                self._answer(404, headers={"X-Error-Code": "EntryNotFound"})
-                return
-            headers = {
-                "X-Repo-Commit": repository.commit,
-                "X-Linked-Size": str(file.size),
-                "X-Linked-ETag": f'"{file.sha256}"',
-                "Location": f"{hub.cdn}/{name}/{quote(path)}?signature=1",
-            }
-            self._answer(302, headers=headers)
-
-    Hub.hub = hub
-    return Hub
-
-
-def _cdn_handler(hub: LoopbackHub) -> type[_Handler]:
-    class Cdn(_Handler):
-        server_name = "cdn"
-
-        def do_GET(self) -> None:  # noqa: N802
-            """Answer with a file, or the range that is asked for."""
-            fault = hub.fault(self._request()) or Fault()
-            if fault.status:
-                self._answer(fault.status, fault.body, fault.headers)
-                return
-            parts = urlsplit(self.path)
-            owner, repo, path = unquote(parts.path).lstrip("/").split("/", 2)
-            if parse_qs(parts.query).get("signature") is None:
-                self._answer(403)
-                return
-            file = hub.repositories[f"{owner}/{repo}"].files[path]
-            size = file.path.stat().st_size
-            start, end, ranged = _range(self.headers.get("Range"), size)
-            if start >= size:
-                self._answer(416, headers={"Content-Range": f"bytes */{size}"})
-                return
-            self.send_response(206 if ranged else 200)
-            if ranged:
-                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
-            self.send_header("Content-Length", str(end - start))
-            self.end_headers()
-            self._send(file.path, start, end, fault)
-
-        def _send(self, path: Path, start: int, end: int, fault: Fault) -> None:
-            limit = fault.cut_after if fault.cut_after is not None else fault.stall_after
-            stop = end if limit is None else min(end, start + limit)
-            self.wfile.flush()
-            with path.open("rb") as file:
-                if fault.damage is not None:
-                    file.seek(start)
-                    data = bytearray(file.read(stop - start))
-                    if fault.damage < len(data):
-                        data[fault.damage] ^= 0xFF
-                    self.wfile.write(data)
+            while start < stop:
+                try:
+                    count = os.sendfile(
+                        self.connection.fileno(), file.fileno(), start, stop - start
+                    )
+                except OSError:
                     return
-                while start < stop:
-                    try:
-                        count = os.sendfile(
-                            self.connection.fileno(), file.fileno(), start, stop - start
-                        )
-                    except OSError:
-                        return
-                    start += count
-                    hub.sent(count)
-            if fault.stall_after is not None and stop < end:
-                self.connection.recv(1)
-            if stop < end:
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-
-    Cdn.hub = hub
-    return Cdn
+                start += count
+                self.hub.sent(count)
+        if fault.stall_after is not None and stop < end:
+            self.connection.recv(1)
+        if stop < end:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
 
 
 def _listing(name: str, repository: HubRepository) -> dict[str, object]:

@@ -14,6 +14,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from dsollama.gguf import encode as gg
@@ -29,7 +30,19 @@ SPECIAL = (
     "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>",
 )  # fmt: skip
 THOUGHT = ("The", " person", " greets", " me", ";", " I", " greet", " back", ".")
-ANSWER = ("Hello", " from", " a", " tiny", " DeepSeek", ",", " merged", " out", " of", " shards", "!")
+ANSWER = (
+    "Hello",
+    " from",
+    " a",
+    " tiny",
+    " DeepSeek",
+    ",",
+    " merged",
+    " out",
+    " of",
+    " shards",
+    "!",
+)
 THOUGHT_TEXT, ANSWER_TEXT = "".join(THOUGHT), "".join(ANSWER)
 
 WIDTH = 384
@@ -74,9 +87,7 @@ class TinyModel:
 def vocabulary() -> list[tuple[str, int]]:
     """Return (text as GGUF stores it, token type) of every token: bytes, marks, words."""
     bytes_ = [(letter, _NORMAL) for letter in _byte_letters().values()]
-    marks = [
-        (mark, _USER_DEFINED if mark in {THINK, END_THINK} else _CONTROL) for mark in SPECIAL
-    ]
+    marks = [(mark, _USER_DEFINED if mark in {THINK, END_THINK} else _CONTROL) for mark in SPECIAL]
     words = [(_as_letters(word), _NORMAL) for word in (*THOUGHT, *ANSWER) if len(word) > 1]
     return [*bytes_, *marks, *words]
 
@@ -99,7 +110,9 @@ def tiny_model(chat_template: str, *, layers: int = 3, expert_width: int = 32) -
     ]
     for number in range(layers):
         tensors += _layer(number, width, expert_width)
-    return TinyModel(tuple(_key_values(tokens, chat_template, layers, expert_width)), tuple(tensors))
+    return TinyModel(
+        tuple(_key_values(tokens, chat_template, layers, expert_width)), tuple(tensors)
+    )
 
 
 def write_gguf(path: Path, model: TinyModel) -> None:
@@ -262,7 +275,7 @@ def _successors(names: Sequence[str]) -> Mapping[int, int]:
     number = {name: index for index, name in enumerate(names)}
     follows = dict.fromkeys(range(len(names)), number[EOS])
     for chain in chains:
-        for here, there in zip(chain, chain[1:], strict=False):
+        for here, there in pairwise(chain):
             follows[number[here]] = number[there]
     return follows
 

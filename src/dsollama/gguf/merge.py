@@ -157,9 +157,7 @@ def _require_plain(index: int, shard: Header, size: int) -> None:
 
 def _merged_key_values(first: Header) -> list[bytes]:
     kept = [
-        first.raw[entry.start : entry.end]
-        for entry in first.key_values
-        if entry.key != SPLIT_COUNT
+        first.raw[entry.start : entry.end] for entry in first.key_values if entry.key != SPLIT_COUNT
     ]
     return [*kept, encode_key_value(SPLIT_COUNT, UINT16, 0)]
 

@@ -19,7 +19,7 @@ from dsollama.errors import (
     UsageError,
 )
 
-_TOKEN_HINT = (
+_ACCESS_HINT = (
     "Accept its terms on the Hub's page where it asks, then set HF_TOKEN, or run `hf auth login`."
 )
 _DENIED = (401, 403)
@@ -52,7 +52,7 @@ def _of_answer(error: hf.HfHubHTTPError, endpoint: str, repository: str) -> Dsol
     if isinstance(error, hf.GatedRepoError):
         return AccessDeniedError(
             f"The repository {repository} is gated and this machine's token does not open it.",
-            _TOKEN_HINT,
+            _ACCESS_HINT,
         )
     if isinstance(error, hf.RevisionNotFoundError):
         return RevisionNotFoundError(
@@ -62,12 +62,12 @@ def _of_answer(error: hf.HfHubHTTPError, endpoint: str, repository: str) -> Dsol
     if isinstance(error, hf.RepositoryNotFoundError):
         return RepositoryNotFoundError(
             f"The Hub at {endpoint} shows no repository {repository}.",
-            f"Check the spelling; a private one needs a token: {_TOKEN_HINT[:1].lower()}"
-            f"{_TOKEN_HINT[1:]}",
+            f"Check the spelling; a private one needs a token: {_ACCESS_HINT[:1].lower()}"
+            f"{_ACCESS_HINT[1:]}",
         )
     if status in _DENIED:
         return AccessDeniedError(
-            f"The Hub refuses access to {repository} (HTTP {status}).", _TOKEN_HINT
+            f"The Hub refuses access to {repository} (HTTP {status}).", _ACCESS_HINT
         )
     return TransferError(
         f"The Hub at {endpoint} answered HTTP {status} for {repository}.",

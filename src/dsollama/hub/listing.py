@@ -62,9 +62,7 @@ def list_repository(
         )
     api = HfApi(endpoint=endpoint, token=get_token(), library_name="dsollama")
     with hub_failures(endpoint, name):
-        info = api.model_info(
-            name, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT
-        )
+        info = api.model_info(name, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT)
     if not _COMMIT.fullmatch(info.sha or ""):
         raise TransferError(f"The Hub at {endpoint} names no commit for {name}.")
     files = {}

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import requests
 from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
-from huggingface_hub.utils import build_hf_headers
 
+from dsollama import __version__
 from dsollama.errors import AccessDeniedError, HubError, HubUnreachableError, TransferError
 from dsollama.events import Listener, Noted
 from dsollama.hub.failures import hub_failures
@@ -127,7 +127,7 @@ class RangeReader:
     def _get(self, path: str, start: int, end: int) -> requests.Response:
         address = self._resolve(path)
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        headers["User-Agent"] = build_hf_headers(token=False, library_name="dsollama")["user-agent"]
+        headers["User-Agent"] = f"dsollama/{__version__}"
         if self._token and _origin(address) == _origin(self.endpoint):
             headers["Authorization"] = f"Bearer {self._token}"
         return self._session().get(
@@ -172,9 +172,7 @@ class RangeReader:
         with self._lock:
             if path in self._addresses:
                 return self._addresses[path]
-            url = hf_hub_url(
-                self.repository, path, revision=self.commit, endpoint=self.endpoint
-            )
+            url = hf_hub_url(self.repository, path, revision=self.commit, endpoint=self.endpoint)
             try:
                 with hub_failures(self.endpoint, self.repository):
                     found = get_hf_file_metadata(

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,14 +114,8 @@ def _staging(store: Store, key: str) -> Iterator[Path]:
     existed = {each for each in (store.root, *_folders(store.root)) if each.exists()}
     make_folder(folder)
     lock = FileLock(folder / "lock")
-    try:
-        with store_failures(folder):
-            lock.acquire(timeout=0)
-    except Timeout as error:
-        raise StoreBusyError(
-            "Another dsollama is installing this very model into this store.",
-            "Wait for it to finish; then this command has nothing left to do.",
-        ) from error
+    with store_failures(folder):
+        _acquire(lock)
     try:
         yield folder
     finally:
@@ -131,6 +125,16 @@ def _staging(store: Store, key: str) -> Iterator[Path]:
         for each in (folder, folder.parent, store.own / "tmp", *_folders(store.root), store.root):
             if each not in existed:
                 _remove_if_empty(each)
+
+
+def _acquire(lock: FileLock) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:  # an OSError, but not one of the disk's
+        raise StoreBusyError(
+            "Another dsollama is installing this very model into this store.",
+            "Wait for it to finish; then this command has nothing left to do.",
+        ) from error
 
 
 def _folders(root: Path) -> tuple[Path, ...]:
@@ -174,9 +178,7 @@ def _fetch_merged(
     with store_failures(merged), merged.open("r+b" if merged.exists() else "x+b") as out:
         out.write(head)
         out.truncate(plan.size)
-    heads = {
-        index: header.raw if plan.layout else b"" for index, header in enumerate(plan.headers)
-    }
+    heads = {index: header.raw if plan.layout else b"" for index, header in enumerate(plan.headers)}
     jobs = make_jobs(
         plan.shards,
         staged_pieces(plan),
@@ -187,7 +189,7 @@ def _fetch_merged(
     _verify_headers_only(plan, listener)
     listener(StepStarted("download", f"{len(plan.shards)} shards, {format_bytes(plan.size)}"))
     whole = hashlib.sha256(head) if plan.layout else None
-    with _interruptible(Transfer(jobs, reader, staging, connections, listener)) as transfer:
+    with _interruptible(Transfer(jobs, len(plan.shards), reader, staging, connections, listener)) as transfer:
         digests = transfer.run(whole)
     if plan.layout:
         _require_zero_gaps(merged, plan.layout.gaps)
@@ -203,7 +205,7 @@ def _fetch_shards(
     files = {index: staging / shard_file_name("model", index + 1, count) for index in range(count)}
     jobs = make_jobs(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
     listener(StepStarted("download", f"{count} shards"))
-    with _interruptible(Transfer(jobs, reader, staging, connections, listener)) as transfer:
+    with _interruptible(Transfer(jobs, len(plan.shards), reader, staging, connections, listener)) as transfer:
         transfer.run(None)
     return transfer.moved
 
@@ -268,11 +270,13 @@ def _digest_file(path: Path) -> str:
 
 
 def _register(plan: InstallPlan, store: Store, digest: str) -> None:
-    """Small layers first, then the ledger, the manifests last."""
+    """Small layers and Modelfiles first, then the ledger, the manifests last."""
     manifests = {}
     for model in plan.models:
         for layer in (model.config, *model.small):
             store.put_blob(layer.digest, layer.data)
+        text = replace(model.modelfile, base=str(store.blob_path(digest))).render()
+        store.write_modelfile(model.name, text)
         weights = layer_entry(MODEL, digest, plan.size)
         manifests[model.name] = manifest_bytes(model.config, weights, model.small)
     store.write_ledger(

@@ -29,8 +29,9 @@ from dsollama.hub.listing import RemoteFile, Repository, list_repository
 from dsollama.hub.ranges import RangeReader
 from dsollama.install.journal import claimed_bytes
 from dsollama.install.request import InstallRequest, Merger
+from dsollama.modelfile.document import Modelfile
 from dsollama.modelfile.layers import Layer, ModelFacts, config_layer, small_layers
-from dsollama.modelfile.variants import Variant, choose_variants, go_template
+from dsollama.modelfile.variants import Variant, catalog_modelfile, choose_variants
 from dsollama.store.names import ModelName, parse_name
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
@@ -55,12 +56,17 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A name to write: its template variant (None: the GGUF's own template) and its layers."""
+    """A name to write: its template variant (None: the GGUF's own template) and its settings."""
 
     name: ModelName
     variant: Variant | None
     config: Layer
-    small: tuple[Layer, ...]
+    modelfile: Modelfile
+
+    @property
+    def small(self) -> tuple[Layer, ...]:
+        """The layers beside the weights."""
+        return small_layers(self.modelfile)
 
 
 @dataclass(frozen=True)
@@ -198,9 +204,7 @@ def with_disk(plan: InstallPlan) -> InstallPlan:
     if digest is None:
         files = sum(shard.size for shard in plan.shards) if plan.program else plan.size
         needed = files - resumed + (plan.size if plan.program else 0) + SPARE_BYTES
-    return replace(
-        plan, installed=digest, resumed=resumed, needed=needed, free=store.free_bytes()
-    )
+    return replace(plan, installed=digest, resumed=resumed, needed=needed, free=store.free_bytes())
 
 
 def staged_pieces(plan: InstallPlan) -> tuple[Piece, ...]:
@@ -252,15 +256,16 @@ def _choose(repository: Repository, typed: str) -> tuple[ShardSet, str]:
     labels = {each.prefix: quant_label(each.stem) for each in sets}
     try:
         label = match_quant(typed, labels.values())
-        found = [each for each in sets if labels[each.prefix] == label]
-        if len(found) > 1:
-            raise AmbiguousQuantError(
-                f"The repository holds {label} {len(found)} times: "
-                f"{', '.join(each.prefix for each in found)}."
-            )
     except (UnknownQuantError, AmbiguousQuantError) as error:
         error.hint = _choices(repository, sets, labels)
         raise
+    found = [each for each in sets if labels[each.prefix] == label]
+    if len(found) > 1:
+        raise AmbiguousQuantError(
+            f"The repository holds {label} {len(found)} times: "
+            f"{', '.join(each.prefix for each in found)}.",
+            "Take another quant, or a --revision that has it once.",
+        )
     return found[0], label
 
 
@@ -312,9 +317,9 @@ def _planned_model(
 ) -> PlannedModel:
     config = config_layer(facts)
     if model is None or variant is None:
-        return PlannedModel(base, None, config, ())
-    small = small_layers(go_template(model.format, variant), model.system, model.params)
-    return PlannedModel(base.with_tag(base.tag + variant.tag_suffix), variant, config, small)
+        return PlannedModel(base, None, config, Modelfile(""))
+    name = base.with_tag(base.tag + variant.tag_suffix)
+    return PlannedModel(name, variant, config, catalog_modelfile(model, variant, ""))
 
 
 def _key(repository: Repository, files: Sequence[RemoteFile], merger: Merger) -> str:

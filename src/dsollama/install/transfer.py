@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from dsollama.errors import CorruptShardError
 from dsollama.events import BytesMoved, Listener, Noted, ShardVerified
@@ -28,7 +29,13 @@ from dsollama.install.journal import read_claims, write_claims
 from dsollama.install.plan import PlannedShard
 from dsollama.store.files import store_failures
 
-SEGMENT_BYTES = 64 * 2**20
+MIN_SEGMENT, MAX_SEGMENT = 8 * 2**20, 64 * 2**20
+"""Bytes of a segment: small enough that the reader behind does not wait long for the first one,
+large enough that a request more costs nothing against a CDN's 30-100 MB/s a connection."""
+
+SEGMENTS = 512
+"""How many segments a transfer is cut into, within those bounds."""
+
 READ_BACK_BYTES = 4 * 2**20
 SYNC_SECONDS = 5.0
 """How often the journal is brought up to date: this much work at most is lost by a crash."""
@@ -76,11 +83,13 @@ class Segment:
 
 
 def make_segments(jobs: Sequence[Job]) -> list[Segment]:
-    """Cut jobs into segments, in order."""
+    """Cut jobs into segments, in order; the same jobs are always cut alike, for the journal."""
+    total = sum(job.piece.size for job in jobs)
+    size = min(max(total // SEGMENTS, MIN_SEGMENT), MAX_SEGMENT)
     return [
-        Segment(index, start, min(SEGMENT_BYTES, job.piece.size - start))
+        Segment(index, start, min(size, job.piece.size - start))
         for index, job in enumerate(jobs)
-        for start in range(0, job.piece.size, SEGMENT_BYTES)
+        for start in range(0, job.piece.size, size)
     ]
 
 
@@ -90,6 +99,7 @@ class Transfer:
     def __init__(
         self,
         jobs: Sequence[Job],
+        shards: int,
         reader: RangeReader,
         staging: Path,
         connections: int,
@@ -99,12 +109,14 @@ class Transfer:
 
         Args:
             jobs: in the order of the merged file.
+            shards: how many shards the model has; one without tensors has no job.
             reader: reads the repository.
             staging: folder of the files and the journal.
             connections: parallel connections.
             listener: hears of progress, from the calling thread only.
         """
         self._jobs = jobs
+        self._shards = shards
         self._reader = reader
         self._staging = staging
         self._connections = connections
@@ -124,7 +136,7 @@ class Transfer:
         self._handles: dict[Path, int] = {}
         self._reported = 0.0
 
-    def __enter__(self) -> Transfer:
+    def __enter__(self) -> Self:
         """Open the files and start the connections and the syncing of the journal."""
         with store_failures(self._staging):
             for job in self._jobs:
@@ -192,14 +204,14 @@ class Transfer:
         return found, after
 
     def _accept(self, index: int, found: str, *, last: bool) -> bool:
-        shard = self._jobs[index].shard
+        shard, number = self._jobs[index].shard, self._jobs[index].piece.shard + 1
         if shard.sha256 in {None, found}:
-            self._listener(ShardVerified(index + 1, len(self._jobs), found))
+            self._listener(ShardVerified(number, self._shards, found))
             return True
         self._forget(index)
         if last:
             raise CorruptShardError(
-                f"Shard {index + 1} of {len(self._jobs)} ({shard.path}) has the digest "
+                f"Shard {number} of {self._shards} ({shard.path}) has the digest "
                 f"{found[:12]}... and the Hub published {str(shard.sha256)[:12]}...",
                 "The other shards are kept. Run the same command again; if it stays, the upload "
                 "itself is damaged.",
@@ -208,9 +220,7 @@ class Transfer:
         self._requeue(index)
         return False
 
-    def _digest(
-        self, index: int, whole: hashlib._Hash | None, pool: ThreadPoolExecutor
-    ) -> str:
+    def _digest(self, index: int, whole: hashlib._Hash | None, pool: ThreadPoolExecutor) -> str:
         """Read job `index` back as it arrives and return its shard's digest."""
         job = self._jobs[index]
         own = hashlib.sha256(job.head)
@@ -258,10 +268,9 @@ class Transfer:
         if final or now - self._reported >= REPORT_SECONDS:
             self._reported = now
             total = sum(segment.size for segment in self._segments)
+            number = self._jobs[index].piece.shard + 1
             self._listener(
-                BytesMoved(
-                    "download", sum(self._done), total, self.resumed, index + 1, len(self._jobs)
-                )
+                BytesMoved("download", self.kept(), total, self.resumed, number, self._shards)
             )
 
     def _work(self) -> None:
@@ -360,9 +369,7 @@ def make_jobs(
     for number, piece in enumerate(pieces):
         following = pieces[number + 1].target if number + 1 < len(pieces) else size
         until = max(following, piece.target + piece.size)
-        jobs.append(
-            Job(shards[piece.shard], piece, files[piece.shard], heads[piece.shard], until)
-        )
+        jobs.append(Job(shards[piece.shard], piece, files[piece.shard], heads[piece.shard], until))
     return jobs
 
 

@@ -33,7 +33,8 @@ class Modelfile:
         if self.system:
             lines.append(f"SYSTEM {_quote(self.system)}")
         lines += [
-            f"PARAMETER {name} {format_number(value)}" for name, value in sorted(self.params.items())
+            f"PARAMETER {name} {format_number(value)}"
+            for name, value in sorted(self.params.items())
         ]
         return "\n".join(lines) + "\n"
 

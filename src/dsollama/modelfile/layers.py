@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from dsollama.modelfile.document import Modelfile
 
 MODEL = "application/vnd.ollama.image.model"
 TEMPLATE = "application/vnd.ollama.image.template"
@@ -73,19 +74,17 @@ def layer_entry(media_type: str, digest: str, size: int) -> dict[str, str | int]
     return {"mediaType": media_type, "digest": digest, "size": size}
 
 
-def small_layers(
-    template: str | None, system: str, params: Mapping[str, float | int]
-) -> tuple[Layer, ...]:
+def small_layers(modelfile: Modelfile) -> tuple[Layer, ...]:
     """Return the layers beside the model, in the order in which `ollama create` puts them."""
     layers = []
-    if template is not None:
-        layers.append(Layer(TEMPLATE, template.encode()))
-    if system:
-        layers.append(Layer(SYSTEM, system.encode()))
-    if params:
+    if modelfile.template is not None:
+        layers.append(Layer(TEMPLATE, modelfile.template.encode()))
+    if modelfile.system:
+        layers.append(Layer(SYSTEM, modelfile.system.encode()))
+    if modelfile.params:
         numbers = {
             name: int(value) if float(value).is_integer() else value
-            for name, value in sorted(params.items())
+            for name, value in sorted(modelfile.params.items())
         }
         layers.append(Layer(PARAMS, _go_json(numbers)))
     return tuple(layers)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dsollama.catalog.models import CatalogModel
 from dsollama.errors import UnknownVariantError
+from dsollama.modelfile.document import Modelfile
 from dsollama.resources import read_template
 
 _BODIES = {"v3.1": "v3.1", "v3-0324": "v3-0324", "r1-0528": "v3-0324"}
@@ -63,3 +65,14 @@ def go_template(prompt_format: str, variant: Variant) -> str:
     head = read_template(f"{variant.name}.head.gotmpl")
     body = read_template(f"{_BODIES[prompt_format]}.body.gotmpl")
     return (head + body).removesuffix("\n")
+
+
+def catalog_modelfile(model: CatalogModel, variant: Variant, base: str) -> Modelfile:
+    """Return the Modelfile of a catalog model in a variant; `base` is what FROM names."""
+    return Modelfile(
+        base=base,
+        template=go_template(model.format, variant),
+        params=model.params,
+        system=model.system,
+        comment=f"{model.title}, {variant.name}: {variant.meaning}. Written by dsollama.",
+    )

@@ -10,6 +10,7 @@
           lock                                           held while one process works on it
           journal.json                                   what of it is in place
           merged.gguf, *.gguf                            the bytes, before they have a digest
+        modelfiles/HOST/NAMESPACE/NAME/TAG               what each manifest says, as a Modelfile
         ledger/HEX.json                                  where an installed blob came from
 
 Never speaks HTTP.

@@ -203,6 +203,15 @@ class Store:
         data = json.dumps(entry, indent=1, sort_keys=True).encode() + b"\n"
         write_atomically(path, data, self._temporary())
 
+    def write_modelfile(self, name: ModelName, text: str) -> None:
+        """Keep the Modelfile that says the same as the manifest of `name`, for people.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        path = self.own / "modelfiles" / name.path
+        write_atomically(path, text.encode(), self._temporary())
+
     def ledger(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """Yield (digest, entry) of everything dsollama has installed; unreadable ones are left."""
         for path in sorted((self.own / "ledger").glob("*.json")):

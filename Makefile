@@ -1,0 +1,52 @@
+# The tasks of this project. Each sets up what it needs by itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint unit bench engines demo-engine modelfiles lock clean
+
+help:  ## list the tasks
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/ready demo-engine  ## rehearse an install with a tiny real model (no download of a model)
+	@$(BIN)/dsollama demo
+
+test: lint engines unit  ## everything that a change must pass, engines included
+
+lint: .venv/ready  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/ready
+	$(BIN)/pytest -q
+
+bench: .venv/ready engines  ## install of a 2.6 GB model against curl and the documents' way
+	$(BIN)/python scripts/bench.py
+
+engines: .venv/ready  ## build llama.cpp and Ollama once per machine
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(CURDIR)/$(BIN)/python llama.cpp/build.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(CURDIR)/$(BIN)/python scripts/build-ollama.sh
+
+demo-engine: .venv/ready
+	@$(BIN)/python -c "from dsollama.ollama.private import find_ollama; find_ollama()" 2>/dev/null || { \
+	  echo "No Ollama 0.30 or newer on PATH: building the pinned one, once per machine (some 10 minutes on 2 cores)."; \
+	  $(MAKE) --no-print-directory engines; }
+
+modelfiles: .venv/ready  ## write modelfiles/ again from the catalog and the templates
+	$(BIN)/python scripts/write_modelfiles.py
+
+lock: .venv/ready  ## pin the newest versions of everything in requirements.lock
+	scripts/lock.sh
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "Setting up .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:  ## remove what the tasks made here (the engines' cache stays)
+	rm -rf .venv .engines dist llama.cpp/llama-* llama.cpp/ggml-rpc-server llama.cpp/vocabularies

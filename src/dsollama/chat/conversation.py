@@ -1,0 +1,68 @@
+"""A conversation: history in, streamed parts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from dsollama.chat.choose import Choice, choose_name
+from dsollama.ollama.client import connect, ollama_failures
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an answer as it arrives: of the thought, or of the answer itself."""
+
+    text: str
+    thinking: bool
+
+
+@dataclass
+class Conversation:
+    """Messages so far, and the name that answers.
+
+    Attributes:
+        choice: the name and think value.
+        host: OLLAMA_HOST as it stands.
+        messages: role and content, oldest first; thoughts are not kept, as DeepSeek asks.
+    """
+
+    choice: Choice
+    host: str | None
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def ask(self, prompt: str) -> Iterator[Part]:
+        """Send `prompt` and yield the answer's parts; the exchange is kept once it is complete.
+
+        Raises:
+            EngineError: Ollama does not answer, or refuses.
+        """
+        question = {"role": "user", "content": prompt}
+        answer = []
+        with ollama_failures(self.host):
+            stream = connect(self.host).chat(
+                self.choice.name,
+                messages=[*self.messages, question],
+                stream=True,
+                think=self.choice.think,
+            )
+            for chunk in stream:
+                if chunk.message.thinking:
+                    yield Part(chunk.message.thinking, thinking=True)
+                if chunk.message.content:
+                    answer.append(chunk.message.content)
+                    yield Part(chunk.message.content, thinking=False)
+        self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
+
+
+def start(model: str, host: str | None, *, think: bool | None, system: str = "") -> Conversation:
+    """Begin a conversation with the name that `model` and `think` mean.
+
+    Raises:
+        EngineError: Ollama does not answer.
+        UsageError: it has no such model.
+    """
+    with ollama_failures(host):
+        names = [entry.model or "" for entry in connect(host).list().models]
+    opening = [{"role": "system", "content": system}] if system else []
+    return Conversation(choose_name(model, names, think), host, opening)

@@ -1,0 +1,91 @@
+"""The program `dsollama`: its commands, and the one place where errors become exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from dsollama.cli import chat, demo, install, models
+from dsollama.errors import DsollamaError, InterruptedByUserError
+
+app = typer.Typer(
+    name="dsollama",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Put DeepSeek's 671B models into Ollama.\n\n"
+    "`dsollama install UD-Q2_K_XL` finds the shards on the Hugging Face Hub, downloads and merges "
+    "them in one pass into Ollama's store, and registers two names with the right chat template: "
+    "deepseek-v3.1-terminus:UD-Q2_K_XL answers at once, the same name with -thinking thinks "
+    "first. Then `ollama run` works as for any other model.",
+    epilog="Try it without a download: dsollama demo",
+)
+install.register(app)
+chat.register(app)
+models.register(app)
+demo.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from dsollama import __version__
+
+        typer.echo(f"dsollama {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main() -> NoReturn:
+    """Run the program; every failure leaves as one sentence, a hint and its exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except DsollamaError as error:
+        _fail(error.code, str(error), error.hint, error.exit_code)
+    except KeyboardInterrupt:
+        stopped = InterruptedByUserError("Stopped.")
+        _fail(stopped.code, str(stopped), "", stopped.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`dsollama list | head`): nothing to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("DSOLLAMA_TRACEBACK"):
+            raise
+        _fail(
+            "internal",
+            f"dsollama has a bug: {type(error).__name__}: {error}",
+            "Please report it with the output of the same command under DSOLLAMA_TRACEBACK=1.",
+            1,
+        )
+    sys.exit(0)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """Let `kill` and systemd's stop do what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _fail(code: str, message: str, hint: str, exit_code: int) -> NoReturn:
+    if "--json" in sys.argv[1:]:
+        from dsollama.cli.output import print_json
+
+        print_json(
+            {"event": "error", "code": code, "message": message, "hint": hint, "exit": exit_code}
+        )
+    typer.echo(f"Error: {message}", err=True)
+    if hint:
+        typer.echo(f"Hint: {hint}", err=True)
+    sys.exit(exit_code)

@@ -1,0 +1,158 @@
+"""`dsollama list`, `show` and `modelfile`: what the store holds, and what the catalog would."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dsollama.cli.options import JsonOption, StoreOption, read_settings
+
+if TYPE_CHECKING:
+    from dsollama.store.store import InstalledModel, Store
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name as `dsollama list` shows it.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command("list", help="List the models of Ollama's store, with their size and origin.")(
+        _list
+    )
+    app.command("show", help="Show one model: its weights, settings and where they came from.")(
+        _show
+    )
+    app.command(
+        "modelfile",
+        help="Print the Modelfile of an installed model, or of a catalog model "
+        "(v3.1-terminus, v3.1, v3-0324, r1-0528) for a merged file of your own.",
+    )(_modelfile)
+
+
+def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    from dsollama.cli.output import hint, print_json, print_table
+    from dsollama.store.store import Store
+    from dsollama.units import format_bytes
+
+    opened = Store(read_settings(store).store)
+    models = opened.models()
+    described = [_describe(opened, each) for each in models]
+    if as_json:
+        print_json(described)
+        return
+    if not models:
+        hint(f"{opened.root} holds no model yet. Try: dsollama install UD-Q2_K_XL")
+        return
+    rows = [["NAME", "SIZE", "WEIGHTS", "FROM", "MODIFIED"]]
+    rows += [
+        [
+            each["name"],
+            format_bytes(each["size"]),
+            each["weights"].removeprefix("sha256:")[:12],
+            each["source"] or "-",
+            each["modified"][:16].replace("T", " "),
+        ]
+        for each in described
+    ]
+    print_table(rows)
+    blobs = {layer.digest: layer.size for each in models for layer in (each.config, *each.layers)}
+    hint(f"{format_bytes(sum(blobs.values()))} on disk (names with the same WEIGHTS share them)")
+
+
+def _show(name: ModelArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    from dsollama.cli.output import print_json, print_table
+    from dsollama.store.names import parse_name
+    from dsollama.store.store import Store
+    from dsollama.units import format_bytes
+
+    opened = Store(read_settings(store).store)
+    found = _details(opened, opened.model(parse_name(name)))
+    if as_json:
+        print_json(found)
+        return
+    config = found["config"]
+    rows = [
+        ["name", found["name"]],
+        ["architecture", str(config.get("model_family", "?"))],
+        ["parameters", str(config.get("model_type", "?"))],
+        ["quantization", str(config.get("file_type", "?"))],
+        ["weights", f"{found['weights']} ({format_bytes(found['weights_size'])})"],
+        ["from", found["source"] or "not installed by dsollama"],
+        ["template", f"{len(found['template'])} characters" if found["template"] else "the GGUF's"],
+        ["system", json.dumps(found["system"], ensure_ascii=False) if found["system"] else "none"],
+        *(["parameter", f"{key} {value}"] for key, value in found["params"].items()),
+    ]
+    print_table(rows)
+
+
+def _modelfile(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="An installed or a catalog model.")],
+    variant: Annotated[
+        str,
+        typer.Option(
+            "--variant", help="Of a catalog model: plain or thinking.", show_default=False
+        ),
+    ] = "",
+    base: Annotated[
+        str, typer.Option("--from", help="Of a catalog model: what FROM names.")
+    ] = "./merged_file.gguf",
+    store: StoreOption = None,
+) -> None:
+    from dsollama.catalog.models import find_model
+    from dsollama.errors import UnknownModelError
+    from dsollama.modelfile.document import Modelfile
+    from dsollama.modelfile.variants import catalog_modelfile, choose_variants
+    from dsollama.store.names import parse_name
+    from dsollama.store.store import Store
+
+    try:
+        model = find_model(name)
+    except UnknownModelError:
+        opened = Store(read_settings(store).store)
+        found = _details(opened, opened.model(parse_name(name)))
+        document = Modelfile(
+            base=str(opened.blob_path(found["weights"])),
+            template=found["template"],
+            params=found["params"],
+            system=found["system"],
+            comment=f"{found['name']}, from {found['source'] or 'an unknown source'}",
+        )
+    else:
+        chosen = choose_variants(model.variants, [variant] if variant else model.variants[:1])[0]
+        document = catalog_modelfile(model, chosen, base)
+    typer.echo(document.render(), nl=False)
+
+
+def _describe(store: Store, model: InstalledModel) -> dict[str, Any]:
+    from dsollama.modelfile.layers import MODEL
+
+    weights = model.layer(MODEL)
+    entry = store.ledger_entry(weights.digest) if weights else None
+    return {
+        "name": str(model.name),
+        "size": model.size,
+        "weights": weights.digest if weights else "",
+        "weights_size": weights.size if weights else 0,
+        "modified": model.modified.isoformat(timespec="seconds"),
+        "source": f"{entry['repository']}@{str(entry['commit'])[:12]}" if entry else None,
+    }
+
+
+def _details(store: Store, model: InstalledModel) -> dict[str, Any]:
+    from dsollama.modelfile import layers
+
+    def text(media_type: str) -> str | None:
+        layer = model.layer(media_type)
+        return store.read_blob(layer.digest).decode("utf-8", "replace") if layer else None
+
+    return {
+        **_describe(store, model),
+        "config": json.loads(store.read_blob(model.config.digest)),
+        "template": text(layers.TEMPLATE),
+        "system": text(layers.SYSTEM) or "",
+        "params": json.loads(text(layers.PARAMS) or "{}"),
+        "layers": [vars(layer) for layer in (model.config, *model.layers)],
+    }

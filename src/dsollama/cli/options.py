@@ -1,0 +1,29 @@
+"""Options that several commands share, and the settings that follow from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsollama.settings import Settings
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="DIR",
+        help="Ollama's model folder. Default: OLLAMA_MODELS, else ~/.ollama/models.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def read_settings(store: Path | None = None) -> Settings:
+    """Return the environment's settings, with `--store` if it was given."""
+    settings = Settings.from_environ(os.environ)
+    return replace(settings, store=store.expanduser().absolute()) if store else settings

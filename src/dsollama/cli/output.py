@@ -1,0 +1,170 @@
+"""Rendering: data on stdout, progress and hints on stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Self
+
+import typer
+
+from dsollama.events import BytesMoved, Event, Listener, Noted, ShardVerified, StepStarted
+from dsollama.units import format_bytes, format_duration
+
+PLAIN_SECONDS = 5.0
+"""How often progress becomes a line where there is no terminal."""
+
+JSON_SECONDS = 1.0
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on a line of stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns, the first as the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+@contextmanager
+def progress(*, as_json: bool) -> Iterator[Listener]:
+    """Yield a listener: JSON lines, a bar on a terminal, or plain lines."""
+    if as_json:
+        yield _Throttled(JSON_SECONDS, _print_event)
+    elif sys.stderr.isatty():
+        with _Bar() as bar:
+            yield bar
+    else:
+        yield _Throttled(PLAIN_SECONDS, _Plain())
+
+
+def _print_event(event: Event) -> None:
+    name = re.sub(r"(?<!^)(?=[A-Z])", "-", type(event).__name__).lower()
+    print_json({"event": name, **asdict(event)})
+
+
+class _Throttled:
+    """Passes events on, but progress only once in a while, and always its end."""
+
+    def __init__(self, seconds: float, listener: Listener) -> None:
+        self._seconds = seconds
+        self._listener = listener
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        now = time.monotonic()
+        if isinstance(event, BytesMoved):
+            if event.done < event.total and now - self._last < self._seconds:
+                return
+            self._last = now
+        self._listener(event)
+
+
+class _Plain:
+    """One line an event, on stderr."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+
+    def __call__(self, event: Event) -> None:
+        typer.echo(self._line(event), err=True)
+
+    def _line(self, event: Event) -> str:
+        if isinstance(event, StepStarted):
+            self._start = None
+            return f"{event.step}: {event.detail}"
+        if isinstance(event, ShardVerified):
+            return f"shard {event.shard}/{event.shards} verified, sha256 {event.sha256[:12]}..."
+        if isinstance(event, Noted):
+            return event.text
+        now = time.monotonic()
+        if self._start is None:
+            self._start = (now, event.done)
+        seconds, moved = now - self._start[0], event.done - self._start[1]
+        line = (
+            f"{event.step}: {format_bytes(event.done)} of {format_bytes(event.total)} "
+            f"({event.done / max(event.total, 1):.0%}), shard {event.shard}/{event.shards}"
+        )
+        if seconds < 1 or not moved:
+            return line
+        rate = moved / seconds
+        left = format_duration((event.total - event.done) / rate)
+        return f"{line}, {format_bytes(rate)}/s, {left} left"
+
+
+class _Bar:
+    """A bar with bytes, rate and time left, on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BytesMoved):
+            self._move(event)
+        elif isinstance(event, StepStarted):
+            self._print(f"[bold]{event.step}[/bold]: ", event.detail)
+        elif isinstance(event, ShardVerified):
+            self._print(f"  shard {event.shard}/{event.shards} verified", "")
+        else:
+            self._print("  ", event.text)
+
+    def _move(self, event: BytesMoved) -> None:
+        description = f"shard {event.shard}/{event.shards}"
+        if self._task is None:
+            self._task = self._progress.add_task(
+                description, total=event.total, completed=event.resumed
+            )
+        self._progress.update(self._task, completed=event.done, description=description)
+
+    def _print(self, markup: str, text: str) -> None:
+        from rich.markup import escape
+
+        self._progress.console.print(markup + escape(text))
+
+
+def confirm(question: str, *, assume_yes: bool) -> bool:
+    """Ask on a terminal; without one, or with --yes, go on."""
+    if assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    return typer.confirm(question, default=True, err=True)
+
+
+def hint(text: str) -> None:
+    """Print a hint on stderr."""
+    typer.echo(text, err=True)

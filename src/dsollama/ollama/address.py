@@ -1,0 +1,35 @@
+"""Where Ollama answers, from OLLAMA_HOST."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from dsollama.errors import UsageError
+
+DEFAULT_PORT = 11434
+_SCHEME_PORTS = {"http": 80, "https": 443}
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what a server listens on
+
+
+def server_address(host: str | None) -> str:
+    """Return the URL for a value of OLLAMA_HOST, as Ollama reads it (envconfig.Host).
+
+    An address that only a server can mean (0.0.0.0) becomes loopback.
+
+    Raises:
+        UsageError: the value is no address.
+    """
+    text = (host or "").strip().strip("\"'")
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "http", text
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+        port = parts.port or (_SCHEME_PORTS.get(scheme, 0) if found else 0) or DEFAULT_PORT
+    except ValueError as error:
+        raise UsageError(
+            f"OLLAMA_HOST is {host!r}, which is no address.", "It is written HOST:PORT or a URL."
+        ) from error
+    name = parts.hostname or "127.0.0.1"
+    name = _ANY.get(name, f"[{name}]" if ":" in name else name)
+    return urlunsplit((scheme, f"{name}:{port}", parts.path.rstrip("/"), "", ""))

@@ -1,0 +1,144 @@
+"""A private Ollama: own port, own home, one store; gone when its block ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from dsollama.errors import ProgramFailedError, ProgramMissingError
+
+OLDEST = (0, 30)
+"""The first release that runs models by llama-server, for which the templates are made."""
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+_CHECKOUT_PROGRAM = Path(".engines/bin/ollama")
+
+
+def find_ollama(configured: str | None = None) -> Path:
+    """Return an Ollama of at least 0.30: the configured one, one on PATH, or `.engines/`'s.
+
+    Raises:
+        ProgramMissingError: there is none, or only an older one.
+    """
+    older = ""
+    for candidate in [configured] if configured else ["ollama", str(_CHECKOUT_PROGRAM)]:
+        found = shutil.which(candidate)
+        if found is None:
+            continue
+        version = program_version(Path(found))
+        if version >= OLDEST:
+            return Path(found).absolute()
+        older = f" ({found} is {'.'.join(map(str, version)) or 'of no version'})"
+    raise ProgramMissingError(
+        f"No Ollama 0.30 or newer was found{older}.",
+        "Install it from https://ollama.com/download; in a checkout, `make engines` builds one.",
+    )
+
+
+def program_version(program: Path) -> tuple[int, ...]:
+    """Return what `ollama --version` says, such as (0, 33, 0); empty if it says nothing."""
+    try:
+        done = subprocess.run(
+            [str(program), "--version"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    match = re.findall(r"version is (\d+)\.(\d+)\.(\d+)", done.stdout + done.stderr)
+    return tuple(map(int, match[-1])) if match else ()
+
+
+def private_environment(
+    home: Path, store: Path, port: int, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment for a private Ollama and its clients.
+
+    Args:
+        home: a folder of its own, where Ollama keeps its key.
+        store: OLLAMA_MODELS.
+        port: on 127.0.0.1.
+        environ: the surrounding environment; what would change the engines, the Hub's client or
+            the way to loopback is left out.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("OLLAMA_", "LLAMA_", "HF_", "HUGGING"))
+        and not name.lower().endswith("_proxy")
+    }
+    return kept | {
+        "HOME": str(home),
+        "OLLAMA_MODELS": str(store),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_NO_CLOUD": "1",
+        "OLLAMA_NOPRUNE": "1",
+    }
+
+
+@contextmanager
+def private_ollama(program: Path, environment: Mapping[str, str], log: Path) -> Iterator[str]:
+    """Run `ollama serve` and yield its address once it answers; afterwards stop it and its runners.
+
+    Raises:
+        ProgramFailedError: it does not come up.
+    """
+    address = f"http://{environment['OLLAMA_HOST']}"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [str(program), "serve"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # its runners are in its group and end with it
+        )
+    try:
+        _await_answer(server, address, log)
+        yield address
+    finally:
+        _stop(server)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_answer(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    session = requests.Session()
+    session.trust_env = False  # a proxy does not know this machine's loopback
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(requests.RequestException):
+            if session.get(f"{address}/api/version", timeout=2).ok:
+                return
+        time.sleep(0.05)
+    lines = log.read_text(errors="replace").strip().splitlines()
+    raise ProgramFailedError(
+        f"`ollama serve` did not come up: {lines[-1] if lines else 'it said nothing'}",
+        "Try `ollama serve` by itself to see why.",
+    )
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
