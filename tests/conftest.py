@@ -186,9 +186,7 @@ def engine(
             InstallRequest("UD-Q2_K_XL", settings, merger=Merger.NATIVE), lambda _event: None
         )
         names = execute(plan, lambda _event: None, connections=4).names
-    environment = private_environment(
-        folder / "home", folder / "models", free_port(), os.environ
-    )
+    environment = private_environment(folder / "home", folder / "models", free_port(), os.environ)
     log = folder / "ollama.log"
     with private_ollama(ollama_program, environment, log) as address:
         yield Engine(address, environment, folder / "models", ollama_program, names, log)

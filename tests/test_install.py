@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import STEM, TERMINUS, Bench, make_repository
 
+from conftest import STEM, TERMINUS, Bench, make_repository
 from dsollama.demo.loopback_hub import Fault, HubRepository, LoopbackHub, Request
 from dsollama.errors import CorruptShardError, InterruptedByUserError, StoreBusyError
 from dsollama.events import BytesMoved, Event, Noted, ShardVerified

@@ -51,16 +51,17 @@ class DsollamaError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+    usual_hint: ClassVar[str] = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         """Keep the sentence and the hint.
 
         Args:
             message: one sentence that says what went wrong.
-            hint: what the user can do about it; empty when there is nothing to say.
+            hint: what the user can do about it; the class's usual hint where empty.
         """
         super().__init__(message)
-        self.hint = hint
+        self.hint = hint or self.usual_hint
 
 
 class UsageError(DsollamaError):
@@ -160,6 +161,10 @@ class ShardError(DsollamaError):
 
     code = "shard"
     exit_code = 4
+    usual_hint = (
+        "The upload is damaged, or not finished: try again later, another quant or --revision, "
+        "or tell its uploader."
+    )
 
 
 class MissingShardError(ShardError):
@@ -221,6 +226,7 @@ class BrokenManifestError(StoreError):
     """A manifest or one of its small layers cannot be read."""
 
     code = "broken-manifest"
+    usual_hint = "`ollama rm` the model and install it again; its weights are taken over."
 
 
 class EngineError(DsollamaError):

@@ -35,6 +35,7 @@ class Settings:
         ollama_host: OLLAMA_HOST as it stands, or None.
         connections: parallel connections of a download.
         gguf_split: path of `llama-gguf-split` where LLAMA_GGUF_SPLIT names one.
+        no_color: whether colours and the like are unwanted.
     """
 
     store: Path
@@ -43,6 +44,7 @@ class Settings:
     ollama_host: str | None = None
     connections: int = DEFAULT_CONNECTIONS
     gguf_split: str | None = None
+    no_color: bool = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -57,4 +59,5 @@ class Settings:
             ollama_host=environ.get("OLLAMA_HOST") or None,
             connections=min(max(connections, 1), MAX_CONNECTIONS),
             gguf_split=environ.get("LLAMA_GGUF_SPLIT") or None,
+            no_color=bool(environ.get("NO_COLOR")),
         )

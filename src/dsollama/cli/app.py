@@ -51,7 +51,7 @@ def main() -> NoReturn:
     """Run the program; every failure leaves as one sentence, a hint and its exit code."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        app(prog_name="dsollama")
     except DsollamaError as error:
         _fail(error.code, str(error), error.hint, error.exit_code)
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ variant, --no-think the plain one.
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("chat", help=_HELP)(_chat)
+    app.command("chat", help=_HELP, short_help="Talk to an installed model.")(_chat)
 
 
 def _chat(
@@ -48,14 +48,16 @@ def _chat(
 
     from dsollama.chat.conversation import start
 
-    conversation = start(model, read_settings().ollama_host, think=think, system=system)
+    settings = read_settings()
+    printer = _Printer(dim=sys.stderr.isatty() and not settings.no_color)
+    conversation = start(model, settings.ollama_host, think=think, system=system)
     if prompt is not None:
-        _print_answer(conversation.ask(prompt))
+        printer.answer(conversation.ask(prompt))
     else:
-        _converse(conversation)
+        _converse(conversation, printer)
 
 
-def _converse(conversation: Conversation) -> None:
+def _converse(conversation: Conversation, printer: _Printer) -> None:
     typer.echo(f"{conversation.choice.name}; /bye or Ctrl-D ends", err=True)
     while True:
         try:
@@ -67,26 +69,31 @@ def _converse(conversation: Conversation) -> None:
             return
         if prompt:
             try:
-                _print_answer(conversation.ask(prompt))
+                printer.answer(conversation.ask(prompt))
             except KeyboardInterrupt:
                 typer.echo("\n(stopped; this answer is not kept)", err=True)
 
 
-def _print_answer(parts: Iterator[Part]) -> None:
-    """Print the thought apart from the answer: dim, and on stderr."""
-    thinking = False
-    for part in parts:
-        if part.thinking != thinking:
-            thinking = part.thinking
-            _mark("Thinking...\n" if thinking else "\n...done thinking.\n\n")
-        if thinking:
-            _mark(part.text)
-        else:
-            typer.echo(part.text, nl=False)
-            sys.stdout.flush()
-    typer.echo()
+class _Printer:
+    """Prints the answer on stdout and the thought apart from it: on stderr, and dim."""
 
+    def __init__(self, *, dim: bool) -> None:
+        self._dim, self._bright = ("\x1b[2m", "\x1b[0m") if dim else ("", "")
 
-def _mark(text: str) -> None:
-    typer.secho(text, nl=False, err=True, dim=True)
-    sys.stderr.flush()
+    def answer(self, parts: Iterator[Part]) -> None:
+        """Print an answer as it arrives, ending with a newline."""
+        thinking = False
+        try:
+            for part in parts:
+                if part.thinking != thinking:
+                    thinking = part.thinking
+                    self._mark(thinking=thinking)
+                print(part.text, end="", flush=True, file=sys.stderr if thinking else sys.stdout)
+        finally:
+            if thinking:
+                print(self._bright, end="", file=sys.stderr)
+        print()
+
+    def _mark(self, *, thinking: bool) -> None:
+        text = f"{self._dim}Thinking...\n" if thinking else f"\n...done thinking.{self._bright}\n\n"
+        print(text, end="", flush=True, file=sys.stderr)

@@ -16,7 +16,7 @@ to the model, not thinking and thinking. Needs Ollama 0.30 or newer; leaves noth
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("demo", help=_HELP)(_demo)
+    app.command("demo", help=_HELP, short_help="Rehearse it all with a tiny real model.")(_demo)
 
 
 def _demo(

@@ -31,7 +31,7 @@ it stopped. Ollama need not be running.
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("install", help=_HELP)(_install)
+    app.command("install", help=_HELP, short_help="Download, merge and register a quant.")(_install)
 
 
 def _install(

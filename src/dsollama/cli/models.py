@@ -19,14 +19,11 @@ ModelArgument = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command("list", help="List the models of Ollama's store, with their size and origin.")(
-        _list
-    )
-    app.command("show", help="Show one model: its weights, settings and where they came from.")(
-        _show
-    )
+    app.command("list", help="List the models of Ollama's store.")(_list)
+    app.command("show", help="Show a model's weights, settings and origin.")(_show)
     app.command(
         "modelfile",
+        short_help="Print a model's Modelfile.",
         help="Print the Modelfile of an installed model, or of a catalog model "
         "(v3.1-terminus, v3.1, v3-0324, r1-0528) for a merged file of your own.",
     )(_modelfile)

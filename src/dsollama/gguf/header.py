@@ -186,6 +186,8 @@ class _Parser:
         return header
 
     def _check_magic(self) -> None:
+        if self.file_size == 0:
+            raise NotGgufError("The file is empty.")
         self._need(min(4, self.limit))
         magic = self.buffer[:4]
         if magic == MAGIC:

@@ -189,7 +189,9 @@ def _fetch_merged(
     _verify_headers_only(plan, listener)
     listener(StepStarted("download", f"{len(plan.shards)} shards, {format_bytes(plan.size)}"))
     whole = hashlib.sha256(head) if plan.layout else None
-    with _interruptible(Transfer(jobs, len(plan.shards), reader, staging, connections, listener)) as transfer:
+    with _interruptible(
+        Transfer(jobs, len(plan.shards), reader, staging, connections, listener)
+    ) as transfer:
         digests = transfer.run(whole)
     if plan.layout:
         _require_zero_gaps(merged, plan.layout.gaps)
@@ -205,7 +207,9 @@ def _fetch_shards(
     files = {index: staging / shard_file_name("model", index + 1, count) for index in range(count)}
     jobs = make_jobs(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
     listener(StepStarted("download", f"{count} shards"))
-    with _interruptible(Transfer(jobs, len(plan.shards), reader, staging, connections, listener)) as transfer:
+    with _interruptible(
+        Transfer(jobs, len(plan.shards), reader, staging, connections, listener)
+    ) as transfer:
         transfer.run(None)
     return transfer.moved
 

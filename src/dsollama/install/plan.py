@@ -13,7 +13,6 @@ from dsollama.catalog.models import CatalogModel, Target, resolve_target
 from dsollama.catalog.quants import match_quant, quant_label
 from dsollama.errors import (
     AmbiguousQuantError,
-    MissingShardError,
     NoGgufError,
     RepositoryNotFoundError,
     ShardError,
@@ -296,8 +295,6 @@ def _read_header(reader: RangeReader, file: RemoteFile, size: int) -> Header:
         try:
             return parse_header(buffer, file.size)
         except NeedMoreBytesError as need:
-            if size >= file.size:
-                raise MissingShardError("The file is empty.") from need
             size = max(need.size, 2 * size)
 
 
