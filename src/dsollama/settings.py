@@ -49,11 +49,13 @@ class Settings:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Read the variables of this module's table; unreadable numbers fall back to defaults."""
-        store = environ.get("OLLAMA_MODELS") or "~/.ollama/models"
+        # Ollama, too, takes off spaces and quotation marks (envconfig.Var).
+        store = environ.get("OLLAMA_MODELS", "").strip().strip("\"'") or "~/.ollama/models"
         raw = environ.get("DSOLLAMA_CONNECTIONS", "")
-        connections = int(raw) if raw.isdecimal() else DEFAULT_CONNECTIONS
+        connections = int(raw[:9]) if raw.isdecimal() else DEFAULT_CONNECTIONS
+        home = store == "~" or store.startswith("~/")
         return cls(
-            store=Path(store).expanduser().absolute(),
+            store=(Path(store).expanduser() if home else Path(store)).absolute(),
             endpoint=(environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/"),
             offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
             ollama_host=environ.get("OLLAMA_HOST") or None,

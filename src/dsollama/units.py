@@ -9,8 +9,8 @@ _STEPS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 def format_bytes(count: float) -> str:
     """Return `251 GB`, `49.8 GB`, `1.2 MB` or `17 B` (powers of ten)."""
     for size, unit in _STEPS:
-        if count >= size:
-            value = count / size
+        value = count / size
+        if value >= 0.9995:  # noqa: PLR2004 - below, three digits of the smaller unit say more
             return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"  # noqa: PLR2004
     return f"{count:.0f} B"
 

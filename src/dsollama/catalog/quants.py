@@ -33,6 +33,8 @@ def match_quant(typed: str, labels: Iterable[str]) -> str:
         AmbiguousQuantError: nothing was typed and there is a choice, or several match.
     """
     known = sorted(set(labels))
+    if typed in known:
+        return typed
     if not typed and len(known) == 1:
         return known[0]
     wanted = _key(typed)

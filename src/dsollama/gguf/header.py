@@ -332,6 +332,6 @@ def _tensor_bytes(name: str, dims: tuple[int, ...], kind: int) -> int:
     elements = 1
     for dim in dims:
         elements *= dim
-        if elements > MAX_FILE_BYTES:
+        if max(dim, elements) > MAX_FILE_BYTES:
             raise MalformedGgufError(f"The tensor {name!r} has an impossible shape {dims}.")
     return elements // known.block * known.size

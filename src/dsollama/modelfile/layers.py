@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from dsollama.modelfile.document import Modelfile
+from dsollama.modelfile.document import Modelfile, format_number
 
 MODEL = "application/vnd.ollama.image.model"
 TEMPLATE = "application/vnd.ollama.image.template"
@@ -22,13 +22,14 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _THOUSAND, _MILLION, _BILLION = 10**3, 10**6, 10**9
 
 # general.file_type -> what `ollama show` calls it (fs/ggml/type.go of Ollama; numbers of
-# llama.h's llama_ftype).
+# llama.h's llama_ftype). 0, F32, is "unknown" to Ollama.
 _FILE_TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
     17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
     23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0",
+    38: "MXFP4_MOE", 39: "NVFP4", 40: "Q1_0",
 }  # fmt: skip
 
 
@@ -82,11 +83,10 @@ def small_layers(modelfile: Modelfile) -> tuple[Layer, ...]:
     if modelfile.system:
         layers.append(Layer(SYSTEM, modelfile.system.encode()))
     if modelfile.params:
-        numbers = {
-            name: int(value) if float(value).is_integer() else value
-            for name, value in sorted(modelfile.params.items())
-        }
-        layers.append(Layer(PARAMS, _go_json(numbers)))
+        numbers = [
+            f'"{name}":{format_number(value)}' for name, value in sorted(modelfile.params.items())
+        ]
+        layers.append(Layer(PARAMS, f"{{{','.join(numbers)}}}\n".encode()))
     return tuple(layers)
 
 
@@ -100,8 +100,7 @@ def config_layer(facts: ModelFacts) -> Layer:
                 "model_family": facts.family,
                 "model_families": [facts.family],
                 "model_type": human_number(facts.parameters),
-                "file_type": _FILE_TYPES.get(-1 if facts.file_type is None else facts.file_type)
-                or "unknown",
+                "file_type": _FILE_TYPES.get(facts.file_type or 0, "unknown"),
                 "architecture": "amd64",
                 "os": "linux",
             }

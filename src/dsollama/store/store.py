@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -93,22 +95,16 @@ class Store:
 
     def free_bytes(self) -> int:
         """Bytes that this user can still write to the store's filesystem."""
-        folder = self.root
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
+        with store_failures(self.root):
+            return shutil.disk_usage(_nearest(self.root)).free
 
     def require_writable(self) -> None:
         """Raise StoreNotWritableError unless a folder can be made in the store; makes none."""
-        folder = self.root
-        while not folder.exists():
-            folder = folder.parent
-        for each in (folder, *(self.root / name for name in ("blobs", "manifests", ".dsollama"))):
-            if each.exists() and not (
-                each.is_dir() and os.access(each, os.W_OK | os.X_OK) and not _read_only(each)
-            ):
-                with store_failures(self.root):
-                    raise PermissionError(13, f"{each} is not writable for this user")
+        with store_failures(self.root):
+            folders = (self.root / name for name in ("blobs", "manifests", ".dsollama"))
+            for each in (_nearest(self.root), *folders):
+                if each.exists() and not _writable(each):
+                    raise PermissionError(errno.EACCES, f"{each} is not writable for this user")
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the blob is there with its size; its bytes are not read."""
@@ -146,7 +142,8 @@ class Store:
         try:
             for name, data in manifests.items():
                 path = self.manifest_path(name)
-                before[path] = path.read_bytes() if path.is_file() else None
+                with store_failures(path):
+                    before[path] = path.read_bytes() if path.is_file() else None
                 write_atomically(path, data, self._temporary())
         except BaseException:
             for path, data_before in before.items():
@@ -186,7 +183,7 @@ class Store:
             NotInstalledError: there is no manifest of that name.
             BrokenManifestError: the manifest cannot be read.
         """
-        if not self.manifest_path(name).is_file():
+        if not os.path.isfile(self.manifest_path(name)):  # noqa: PTH113 - never raises
             known = ", ".join(str(each.name) for each in self.models()) or "no model at all"
             raise NotInstalledError(
                 f"The store {self.root} has no model {name}.", f"It has {known}."
@@ -217,7 +214,7 @@ class Store:
         for path in sorted((self.own / "ledger").glob("*.json")):
             try:
                 entry = json.loads(path.read_bytes()[:MAX_SMALL_BLOB])
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 continue
             if isinstance(entry, dict):
                 yield f"sha256:{path.stem}", entry
@@ -234,7 +231,8 @@ class Store:
 
     def _put_back(self, path: Path, data: bytes | None) -> None:
         if data is None:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there may be nothing, or no way to it
+                path.unlink()
         else:
             write_atomically(path, data, self._temporary())
 
@@ -250,7 +248,7 @@ class Store:
                 tuple(_layer(each) for each in manifest["layers"]),
                 datetime.fromtimestamp(path.stat().st_mtime, UTC),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise BrokenManifestError(
                 f"The manifest of {name} cannot be read.", f"See {path}."
             ) from error
@@ -268,5 +266,13 @@ def _name_of(manifest: Path) -> ModelName | None:
         return None
 
 
-def _read_only(folder: Path) -> bool:
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+def _nearest(folder: Path) -> Path:
+    """Return `folder`, or the first of its parents that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _writable(folder: Path) -> bool:
+    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and not read_only
