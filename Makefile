@@ -12,7 +12,8 @@ help:  ## list the tasks
 demo: .venv/ready demo-engine  ## rehearse an install with a tiny real model (no download of a model)
 	@$(BIN)/dsollama demo
 
-test: lint engines unit  ## everything that a change must pass, engines included
+test: lint engines  ## everything that a change must pass, engines included
+	DSOLLAMA_REQUIRE_ENGINES=1 $(BIN)/pytest -q -n 2
 
 lint: .venv/ready  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -20,8 +21,8 @@ lint: .venv/ready  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: .venv/ready
-	$(BIN)/pytest -q
+unit: .venv/ready  ## the tests without building engines; theirs are skipped
+	$(BIN)/pytest -q -n 2
 
 bench: .venv/ready engines  ## install of a 2.6 GB model against curl and the documents' way
 	$(BIN)/python scripts/bench.py

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -31,6 +32,14 @@ ROOT = Path(__file__).parents[1]
 TERMINUS = "unsloth/DeepSeek-V3.1-Terminus-GGUF"
 STEM = "DeepSeek-V3.1-Terminus-UD-Q2_K_XL"
 REFERENCE_VERSION = (0, 33, 0)
+ENGINES_REQUIRED = bool(os.environ.get("DSOLLAMA_REQUIRE_ENGINES"))
+"""`make test` sets it: a test whose engine is missing then fails instead of being skipped."""
+
+
+def without_engine(reason: str) -> NoReturn:
+    if ENGINES_REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +152,7 @@ def gguf_split() -> Path:
     """The real llama-gguf-split."""
     program = ROOT / "llama.cpp" / "llama-gguf-split"
     if not program.is_file():
-        pytest.skip("llama.cpp/llama-gguf-split is not built: run `make engines`")
+        without_engine("llama.cpp/llama-gguf-split is not built: run `make engines`")
     return program
 
 
@@ -153,7 +162,7 @@ def ollama_program() -> Path:
     try:
         program = find_ollama(str(ROOT / ".engines" / "bin" / "ollama"))
     except ProgramMissingError:
-        pytest.skip(".engines/bin/ollama is not built: run `make engines`")
+        without_engine(".engines/bin/ollama is not built: run `make engines`")
     version = program_version(program)
     assert version == REFERENCE_VERSION, f".engines holds Ollama {version}"
     return program

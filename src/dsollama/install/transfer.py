@@ -37,8 +37,9 @@ SEGMENTS = 512
 """How many segments a transfer is cut into, within those bounds."""
 
 READ_BACK_BYTES = 4 * 2**20
-SYNC_SECONDS = 5.0
-"""How often the journal is brought up to date: this much work at most is lost by a crash."""
+SYNC_SECONDS = 1.0
+"""Pause between two makings durable: what a crash loses at most, and what keeps the disk busy from
+the start, so that the end does not wait for gigabytes of dirty pages (measured: `make bench`)."""
 
 REPORT_SECONDS = 0.2
 MAX_FETCHES = 2
@@ -134,6 +135,8 @@ class Transfer:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._handles: dict[Path, int] = {}
+        # Writers of one file would spin on its inode's lock in the kernel; here they sleep.
+        self._writing = threading.Lock()
         self._reported = 0.0
 
     def __enter__(self) -> Self:
@@ -303,7 +306,7 @@ class Transfer:
             job.shard.size,
         )
         for chunk in chunks:
-            with store_failures(job.file):
+            with self._writing, store_failures(job.file):
                 _write_exactly(handle, chunk, at)
             at += len(chunk)
             with self._changed:
