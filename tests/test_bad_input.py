@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Bench, make_repository
 from dsollama.demo.loopback_hub import Fault, HubRepository
+
+from conftest import Bench, make_repository
 
 
 def run(bench: Bench, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -142,9 +143,11 @@ def test_each_bad_input_is_one_sentence_a_hint_and_an_exit_code(case: str, bench
 
 def test_an_unknown_quant_lists_the_choices_with_sizes(bench: Bench, single: Path) -> None:
     bench.repository.add(single.name, single)
+    bench.repository.add("DeepSeek-V3.1-Terminus-Q4_0.gguf", single)  # of the very same size
     done = run(bench, "install", "Q2_K_L")
     assert "Did you mean UD-Q2_K_XL?" in done.stderr
     assert "UD-TQ1_0       11.6 MB" in done.stderr
+    assert "Q4_0           11.6 MB" in done.stderr
     assert "UD-Q2_K_XL     11.6 MB" in done.stderr
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 import requests
 
-from conftest import TERMINUS, Engine
 from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
+
+from conftest import TERMINUS, Engine
 
 pytestmark = pytest.mark.engines
 ASK = [{"role": "user", "content": "Hello!"}]

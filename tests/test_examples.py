@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Bench, Engine
 from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
+
+from conftest import ROOT, Bench, Engine
 
 EXAMPLES = ROOT / "examples"
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import STEM, TERMINUS, Bench, make_repository
 from dsollama.demo.loopback_hub import Fault, HubRepository, LoopbackHub, Request
 from dsollama.errors import CorruptShardError, InterruptedByUserError, StoreBusyError
 from dsollama.events import BytesMoved, Event, Noted, ShardVerified
@@ -20,6 +19,8 @@ from dsollama.install.journal import claimed_bytes
 from dsollama.install.request import Merger
 from dsollama.store.names import parse_name
 from dsollama.store.store import Store
+
+from conftest import STEM, TERMINUS, Bench, make_repository
 
 
 def sha256(path: Path) -> str:

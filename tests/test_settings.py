@@ -60,14 +60,12 @@ def test_the_store_is_always_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert read().store == Path("/home/someone/.ollama/models")
 
 
-# BUG: expanduser raises a bare RuntimeError for a user that there is not. Ollama itself expands
-# nothing here. Fix: expand only `~` and `~/...`, and take any other value as it stands.
+# Path.expanduser raises RuntimeError there; Ollama itself expands nothing.
 def test_the_home_of_a_user_that_there_is_not_is_a_folder_like_any_other() -> None:
     assert read(OLLAMA_MODELS="~no-such-user/models").store.name == "models"
 
 
-# BUG: Ollama's envconfig.Var trims spaces and then quotation marks; where a unit file or a .env
-# has them, ours is another folder than the server's. Fix: `.strip().strip("\"'")`.
+# Ollama's envconfig.Var trims spaces, then quotation marks.
 @pytest.mark.parametrize("value", [" /srv/models ", '"/srv/models"', "'/srv/models'"])
 def test_the_store_is_read_as_ollama_reads_it(value: str) -> None:
     assert read(OLLAMA_MODELS=value).store == Path("/srv/models")
@@ -106,8 +104,7 @@ def test_connections_stay_between_1_and_32_and_fall_back_to_8(value: str, connec
     assert read(DSOLLAMA_CONNECTIONS=value).connections == connections
 
 
-# BUG: int() refuses more than 4300 digits with a ValueError. Fix: catch ValueError around int()
-# in place of isdecimal().
+# int() refuses more than 4300 digits with a ValueError.
 def test_a_number_of_endless_digits_falls_back_or_stays_within_bounds() -> None:
     assert 1 <= read(DSOLLAMA_CONNECTIONS="9" * 5000).connections <= 32
 

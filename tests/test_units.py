@@ -34,7 +34,7 @@ def test_bytes_read_in_powers_of_ten(count: float, text: str) -> None:
     assert format_bytes(count) == text
 
 
-# BUG: "1000 MB" for what rounds to 1.0 GB. Fix: take the next unit from 999.5 of one on.
+# Not "1000 MB".
 @pytest.mark.parametrize(
     ("count", "text"), [(999_500, "1.0 MB"), (999_999_999, "1.0 GB"), (999.9, "1.0 kB")]
 )

@@ -1,18 +1,19 @@
-import os
 import struct
 import tracemalloc
 from pathlib import Path
 
+import gguf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gguf
 from dsollama.demo.tiny_model import tiny_model, write_gguf, write_shards
 from dsollama.errors import DsollamaError, MalformedGgufError, NotGgufError, ShardError
 from dsollama.gguf import encode as gg
 from dsollama.gguf import header as gh
 from dsollama.gguf.header import Header, NeedMoreBytesError, parse_header
+
+from conftest import ROOT, without_engine
 
 HUGE = 2**60
 KEY = gg.encode_string("k")
@@ -132,27 +133,30 @@ def test_a_growing_buffer_ends_in_the_same_header(model_file: Path) -> None:
     assert parse_header(data[: whole.data_start], len(data)) == whole
 
 
-# Read here and not in a test, where the environment is no longer the user's (conftest).
-SOURCE = os.environ.get("DSOLLAMA_LLAMA_CPP_SOURCE", "~/.cache/dsollama/engines/llama.cpp-source")
-VOCABULARIES = sorted((Path(SOURCE).expanduser() / "models").glob("ggml-vocab-*.gguf"))
-needs_vocabularies = pytest.mark.skipif(
-    not VOCABULARIES, reason=f"no models/ggml-vocab-*.gguf in {SOURCE} (DSOLLAMA_LLAMA_CPP_SOURCE)"
-)
+@pytest.fixture
+def vocabularies() -> list[Path]:
+    """Small real GGUFs by others, from llama.cpp's source."""
+    found = sorted((ROOT / "llama.cpp" / "vocabularies").glob("ggml-vocab-*.gguf"))
+    if not found:
+        without_engine("llama.cpp/vocabularies is not there: run `make engines`")
+    return found
 
 
-@needs_vocabularies
-def test_llama_cpps_vocabulary_files_are_read_to_their_last_byte() -> None:
-    for path in VOCABULARIES:
+@pytest.mark.engines
+def test_llama_cpps_vocabulary_files_are_read_to_their_last_byte(vocabularies: list[Path]) -> None:
+    for path in vocabularies:
         header = parse(path.read_bytes())
         rest = path.stat().st_size - header.key_values[-1].end
         assert (header.tensors, header.data_start) == ((), path.stat().st_size)
         assert 0 <= rest < 32, path
 
 
-@needs_vocabularies
+@pytest.mark.engines
 @pytest.mark.parametrize("name", ["deepseek-coder", "bert-bge"])
-def test_llama_cpps_vocabulary_reads_as_the_gguf_package_reads_it(name: str) -> None:
-    header = agrees_with_gguf_package(VOCABULARIES[0].with_name(f"ggml-vocab-{name}.gguf"))
+def test_llama_cpps_vocabulary_reads_as_the_gguf_package_reads_it(
+    name: str, vocabularies: list[Path]
+) -> None:
+    header = agrees_with_gguf_package(vocabularies[0].with_name(f"ggml-vocab-{name}.gguf"))
     assert header.get_str("tokenizer.ggml.pre") == name
 
 
@@ -221,8 +225,7 @@ HOSTILE = {
     "impossible shape": {
         "2^64 elements": with_tensors(raw_tensor(b"t", (2**32, 2**32, 1, 1))),
         "dimension of 2^64-1": with_tensors(raw_tensor(b"t", (2**64 - 1,))),
-        # BUG: ggml refuses a dimension of 2^63 or more (it is negative there) whatever the others
-        # are; ours multiplies first, and a 0 hides it. Fix: also check `dim > MAX_FILE_BYTES`.
+        # Negative to ggml, which refuses it whatever the other dimensions are.
         "dimension of 2^63 beside a 0": with_tensors(raw_tensor(b"t", (0, 2**63))),
     },
     "dimensions": {

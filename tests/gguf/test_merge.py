@@ -3,11 +3,11 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gguf
 from dsollama.errors import ForeignShardError, MalformedGgufError
 from dsollama.gguf import encode as gg
 from dsollama.gguf.header import Header, parse_header
@@ -214,7 +214,7 @@ def test_another_alignment_is_refused(value: int) -> None:
     other = gg.encode_key_value("general.alignment", gg.UINT32, value)
     files = model([], SECOND, first=(other,))
     files[0] += bytes(-len(files[0]) % value)
-    with pytest.raises(MalformedGgufError, match=f"aligned to {value} bytes"):
+    with pytest.raises(MalformedGgufError, match=f"Shard 1 is aligned to {value} bytes"):
         lay_out(files)
 
 
@@ -222,11 +222,23 @@ FOREIGN = {
     "of a wrong number": (split_keys(2, 2, 3), SECOND, "Shard 2 of 2 calls itself number 3 of 2"),
     "with the number of another": (split_keys(0, 2, 3), SECOND, "itself number 1 of 2"),
     "of another count": (split_keys(1, 3, 3), SECOND, "calls itself number 2 of 3"),
-    "of a model of another size": (split_keys(1, 2, 4), SECOND, "model of 4 tensors.*hold 3"),
-    "that repeats a tensor": (split_keys(1, 2, 3), [Given("a", (1,))], "repeats the tensor 'a'"),
-    "with a tensor too many": (split_keys(1, 2, 3), THIRD, "model of 3 tensors.*hold 5"),
+    "of a model of another size": (
+        split_keys(1, 2, 4),
+        SECOND,
+        "Shard 2 belongs to a model of 4 tensors.*hold 3",
+    ),
+    "that repeats a tensor": (
+        split_keys(1, 2, 3),
+        [Given("a", (1,))],
+        "Shard 2 repeats the tensor 'a'",
+    ),
+    "with a tensor too many": (
+        split_keys(1, 2, 3),
+        THIRD,
+        "Shard 1 belongs to a model of 3 tensors.*hold 5",
+    ),
     "that is not split": ([NAME], SECOND, "calls itself number none of None"),
-    "without a total": (split_keys(1, 2, 3)[:2], SECOND, "model of None tensors"),
+    "without a total": (split_keys(1, 2, 3)[:2], SECOND, "Shard 2 belongs to a model of None"),
     "whose number is text": (
         [gg.encode_key_value("split.no", gg.STRING, "1"), *split_keys(1, 2, 3)[1:]],
         SECOND,

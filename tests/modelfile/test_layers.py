@@ -77,8 +77,7 @@ def test_params_are_gos_json_sorted_with_whole_numbers_whole_and_a_newline() -> 
     )
 
 
-# BUG: Go writes 0.00001 where Python's json writes 1e-05, and 1e-7 for 1e-07 (encoding/json, run).
-# No number of the catalog is so small. Fix: format floats as Go does, or refuse such parameters.
+# Go's encoding/json was run: 0.00001 where Python's json writes 1e-05, and 1e-7 for 1e-07.
 def test_small_numbers_are_written_as_go_writes_them() -> None:
     (layer,) = small_layers(Modelfile("m", params={"min_p": 1e-5, "typical_p": 1e-7}))
     assert layer.data == b'{"min_p":0.00001,"typical_p":1e-7}\n'
@@ -98,8 +97,7 @@ def test_a_file_type_is_called_what_ollama_calls_it(number: int) -> None:
     assert config(number)["file_type"] == OLLAMA_FILE_TYPES.get(number, "unknown")
 
 
-# BUG: Ollama's KV().FileType() takes 0 for "absent", so an F32 model is "unknown" to
-# `ollama create`; and 0.33.0 has three more names. Fix in _FILE_TYPES: drop 0, add these.
+# Ollama's KV().FileType() takes 0 for "absent": an F32 model is "unknown" to it.
 @pytest.mark.parametrize(
     ("number", "name"), [(0, "unknown"), (38, "MXFP4_MOE"), (39, "NVFP4"), (40, "Q1_0")]
 )

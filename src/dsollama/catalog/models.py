@@ -111,7 +111,7 @@ def resolve_target(typed: str, model_key: str | None) -> Target:
 
     Raises:
         UnknownModelError: `model_key` is not in the catalog.
-        UsageError: both an address and `--model`, or an address without a quant.
+        UsageError: both an address and `--model`, or neither a quant nor an address.
     """
     match = _HF_ADDRESS.fullmatch(typed)
     if match is None:

@@ -39,6 +39,9 @@ FIRST_READ = 2**20
 """Bytes of a shard read at first for its header; shard 1's is read on from there."""
 
 REST_READ = 2**16
+MAX_CHOICES = 60
+"""How many quants are listed for a wrong one."""
+
 SPARE_BYTES = 2**20
 """Room for small layers, manifests and the journal."""
 
@@ -269,8 +272,11 @@ def _choose(repository: Repository, typed: str) -> tuple[ShardSet, str]:
 
 
 def _choices(repository: Repository, sets: Sequence[ShardSet], labels: dict[str, str]) -> str:
-    sized = sorted((sum(repository.files[p].size for p in each.paths), each) for each in sets)
-    lines = [f"  {labels[each.prefix]:<14} {format_bytes(size)}" for size, each in sized[:60]]
+    sized = sorted(
+        (sum(repository.files[path].size for path in each.paths), labels[each.prefix])
+        for each in sets
+    )
+    lines = [f"  {label:<14} {format_bytes(size)}" for size, label in sized[:MAX_CHOICES]]
     return f"{repository.name} holds:\n" + "\n".join(lines)
 
 
