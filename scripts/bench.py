@@ -253,12 +253,16 @@ def main() -> None:
         if not arguments.no_documents:
             ways["documents"] = lambda where: with_documents(where, env, paths, ollama, split)
         results: dict[str, list[Figures]] = {way: [] for way in ways}
-        for number in range(arguments.rounds):
-            for way, measure in ways.items():
+        for number in range(-1, arguments.rounds):
+            # The order turns with every round: who comes first pays for cold memory. The round
+            # before the first warms up the quick ways and does not count.
+            order = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
+            for way in order if number >= 0 else ("curl", "dsollama"):
                 where = folder / way
                 where.mkdir()
-                figures = measure(where)
-                results[way].append(figures)
+                figures = ways[way](where)
+                if number >= 0:
+                    results[way].append(figures)
                 steps = ", ".join(
                     f"{name} {seconds:.1f}" for name, seconds in figures.steps.items()
                 )

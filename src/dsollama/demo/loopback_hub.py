@@ -182,12 +182,16 @@ class _Hub(_Handler):
             return
         path = unquote(urlsplit(self.path).path)
         listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
+        tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
         resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if listing:
             repository = self._open(listing[1], listing[2])
             if repository:
-                body = json.dumps(_listing(listing[1], repository)).encode()
-                self._answer(200, body, {"Content-Type": "application/json"})
+                self._answer_json(_listing(listing[1], repository))
+        elif tree:
+            repository = self._open(tree[1], tree[2])
+            if repository:
+                self._answer_json(_tree(repository))
         elif resolve:
             repository = self._open(resolve[1], resolve[2])
             if repository:
@@ -198,6 +202,9 @@ class _Hub(_Handler):
     def do_HEAD(self) -> None:
         """Answer as GET, without the body."""
         self.do_GET()
+
+    def _answer_json(self, value: object) -> None:
+        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _open(self, name: str, revision: str | None) -> HubRepository | None:
         repository = self.hub.repositories.get(name)
@@ -296,6 +303,19 @@ def _listing(name: str, repository: HubRepository) -> dict[str, object]:
         "private": False, "gated": repository.gated, "disabled": False, "downloads": 0,
         "likes": 0, "tags": ["gguf"],
     }  # fmt: skip
+
+
+def _tree(repository: HubRepository) -> list[dict[str, object]]:
+    return [
+        {
+            "type": "file",
+            "path": path,
+            "size": file.size,
+            "oid": "0" * 40,
+            "lfs": {"oid": file.sha256, "size": file.size, "pointerSize": 135},
+        }
+        for path, file in repository.files.items()
+    ]
 
 
 def _range(value: str | None, size: int) -> tuple[int, int, bool]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,12 +36,20 @@ large enough that a request more costs nothing against a CDN's 30-100 MB/s a con
 SEGMENTS = 512
 """How many segments a transfer is cut into, within those bounds."""
 
-READ_BACK_BYTES = 4 * 2**20
+READ_BACK_BYTES = 2 * 2**20
+READ_AHEAD = 4
+"""Blocks that may wait for their digests; small ones stay in the processor's cache."""
+
 SYNC_SECONDS = 1.0
 """Pause between two makings durable: what a crash loses at most, and what keeps the disk busy from
 the start, so that the end does not wait for gigabytes of dirty pages (measured: `make bench`)."""
 
 REPORT_SECONDS = 0.2
+FIRST_CONNECTIONS = 2
+RAMP_SECONDS = 1.0
+"""Connections begin with two and become one more a second: a fast, near Hub needs no more than
+two (more only cost CPU), a CDN's 30-100 MB/s each are added up within seconds."""
+
 MAX_FETCHES = 2
 """How often a shard with wrong bytes is fetched before it is given up."""
 
@@ -92,6 +100,46 @@ def make_segments(jobs: Sequence[Job]) -> list[Segment]:
         for index, job in enumerate(jobs)
         for start in range(0, job.piece.size, size)
     ]
+
+
+class _Hashing:
+    """Feeds blocks to two digests at once, each in its own thread, while the next is read."""
+
+    def __init__(self) -> None:
+        self._pools = [ThreadPoolExecutor(1) for _ in range(2)]
+        self._buffers = [memoryview(bytearray(READ_BACK_BYTES)) for _ in range(READ_AHEAD)]
+        self._waiting: deque[list[Future[None]]] = deque()
+        self._next = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown()
+
+    def buffer(self) -> memoryview:
+        """Return a buffer that no digest is reading any more."""
+        if len(self._waiting) == READ_AHEAD:
+            for future in self._waiting.popleft():
+                future.result()
+        self._next = (self._next + 1) % READ_AHEAD
+        return self._buffers[self._next]
+
+    def feed(self, digests: Sequence[hashlib._Hash], view: memoryview) -> None:
+        """Let every digest take in `view`, each after what it was fed before."""
+        self._waiting.append(
+            [
+                pool.submit(digest.update, view)
+                for pool, digest in zip(self._pools, digests, strict=False)
+            ]
+        )
+
+    def finish(self) -> None:
+        """Wait until the digests have taken in everything."""
+        while self._waiting:
+            for future in self._waiting.popleft():
+                future.result()
 
 
 class Transfer:
@@ -146,7 +194,10 @@ class Transfer:
                 if job.file not in self._handles:
                     self._handles[job.file] = os.open(job.file, os.O_RDWR | os.O_CREAT, 0o644)
         count = min(self._connections, max(len(self._queue), 1))
-        self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        self._workers = [
+            threading.Thread(target=self._work, args=(number,), daemon=True)
+            for number in range(count)
+        ]
         self._workers.append(threading.Thread(target=self._keep_journal, daemon=True))
         for worker in self._workers:
             worker.start()
@@ -188,20 +239,20 @@ class Transfer:
             StoreError: the disk refused.
         """
         shards = []
-        with ThreadPoolExecutor(1) as pool:
+        with _Hashing() as hashing:
             for index in range(len(self._jobs)):
-                found, whole = self._verified(index, whole, pool)
+                found, whole = self._verified(index, whole, hashing)
                 shards.append(found)
         self._report(len(self._jobs) - 1, final=True)
         return Digests(tuple(shards), whole.hexdigest() if whole else None)
 
     def _verified(
-        self, index: int, whole: hashlib._Hash | None, pool: ThreadPoolExecutor
+        self, index: int, whole: hashlib._Hash | None, hashing: _Hashing
     ) -> tuple[str, hashlib._Hash | None]:
         """Return the shard's digest and the merged file's after it; fetch again once if wrong."""
         for fetch in range(1, MAX_FETCHES + 1):
             after = whole.copy() if whole else None
-            found = self._digest(index, after, pool)
+            found = self._digest(index, after, hashing)
             if self._accept(index, found, last=fetch == MAX_FETCHES):
                 break
         return found, after
@@ -223,25 +274,22 @@ class Transfer:
         self._requeue(index)
         return False
 
-    def _digest(self, index: int, whole: hashlib._Hash | None, pool: ThreadPoolExecutor) -> str:
+    def _digest(self, index: int, whole: hashlib._Hash | None, hashing: _Hashing) -> str:
         """Read job `index` back as it arrives and return its shard's digest."""
         job = self._jobs[index]
         own = hashlib.sha256(job.head)
+        digests = [own] if whole is None else [own, whole]
         handle = self._handles[job.file]
-        buffer = memoryview(bytearray(READ_BACK_BYTES))
-        at, end = job.piece.target, job.piece.target + job.piece.size
+        at = job.piece.target
         for stop in self._arrivals(index):
             while at < stop:
-                view = buffer[: min(READ_BACK_BYTES, stop - at)]
+                view = hashing.buffer()[: min(READ_BACK_BYTES, stop - at)]
                 at += _read_exactly(handle, view, at)
-                if whole is None:
-                    own.update(view)
-                else:
-                    both = pool.submit(own.update, view)
-                    whole.update(view)
-                    both.result()
-        if whole is not None and job.until > end:
-            whole.update(bytes(job.until - end))
+                hashing.feed(digests, view)
+        hashing.finish()
+        padding = job.until - job.piece.target - job.piece.size
+        if whole is not None and padding:
+            whole.update(bytes(padding))
         return own.hexdigest()
 
     def _arrivals(self, index: int) -> Iterator[int]:
@@ -276,17 +324,18 @@ class Transfer:
                 BytesMoved("download", self.kept(), total, self.resumed, number, self._shards)
             )
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         """Fetch segments until there are none; the first failure stops all."""
         try:
+            self._stop.wait(max(number - FIRST_CONNECTIONS + 1, 0) * RAMP_SECONDS)
             while not self._stop.is_set():
                 with self._changed:
-                    number = self._queue.popleft() if self._queue else None
-                    if number is None:
+                    segment = self._queue.popleft() if self._queue else None
+                    if segment is None:
                         # A corrupt shard may be queued again until everything is verified.
                         self._changed.wait(REPORT_SECONDS)
                         continue
-                self._fetch(number)
+                self._fetch(segment)
         except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
             with self._changed:
                 self._failure = self._failure or error
