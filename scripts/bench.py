@@ -40,7 +40,8 @@ from dsollama.resources import read_template
 
 SHARDS = 9
 LAYERS = 28
-SAMPLE_SECONDS = 0.02
+SAMPLE_SECONDS = 0.05
+SETTLE_SECONDS = 3.0
 BYTES_PER_UNIT = (LAYERS - 1) * 3 * WIDTH * 8 * 2
 MODEL = find_model(DEFAULT_MODEL)
 QUANT = "UD-Q2_K_XL"
@@ -254,10 +255,12 @@ def main() -> None:
             ways["documents"] = lambda where: with_documents(where, env, paths, ollama, split)
         results: dict[str, list[Figures]] = {way: [] for way in ways}
         for number in range(-1, arguments.rounds):
-            # The order turns with every round: who comes first pays for cold memory. The round
-            # before the first warms up the quick ways and does not count.
-            order = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
-            for way in order if number >= 0 else ("curl", "dsollama"):
+            # The quick ways take turns at being first, the slow one is last: who comes after it
+            # would pay for what its removal leaves the disk to do. Round 0 only warms up.
+            order = ["dsollama", "curl"] if number % 2 else ["curl", "dsollama"]
+            if number >= 0:
+                order += [way for way in ways if way not in order]
+            for way in order:
                 where = folder / way
                 where.mkdir()
                 figures = ways[way](where)
@@ -269,6 +272,7 @@ def main() -> None:
                 print(f"round {number + 1} {way}: {figures.wall:.2f} s ({steps})", flush=True)
                 shutil.rmtree(where)
                 os.sync()  # what one way left to be written must not slow down the next
+                time.sleep(SETTLE_SECONDS)
         report(results, size)
         hub.communicate("")
 

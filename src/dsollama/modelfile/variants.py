@@ -1,8 +1,8 @@
 """Template variants: the same model under two names that differ in thinking alone.
 
-A variant's template is a head (templates/HEAD.head.gotmpl), which decides about thinking and
-makes Ollama take this template, followed by the body of the prompt format
-(templates/FORMAT.body.gotmpl). docs/templates.md tells why each line is there.
+A variant's template is a head (templates/VARIANT.head.gotmpl), which decides about thinking and
+makes Ollama take this template, followed by what prints JSON (templates/json.gotmpl) and the body
+of the prompt format (templates/FORMAT.body.gotmpl). docs/templates.md tells why each line is there.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def go_template(prompt_format: str, variant: Variant) -> str:
 
     No newline at its end: it would become part of the prompt.
     """
-    head = read_template(f"{variant.name}.head.gotmpl")
-    body = read_template(f"{_BODIES[prompt_format]}.body.gotmpl")
-    return (head + body).removesuffix("\n")
+    names = (f"{variant.name}.head", "json", f"{_BODIES[prompt_format]}.body")
+    return "".join(read_template(f"{name}.gotmpl") for name in names).removesuffix("\n")
 
 
 def catalog_modelfile(model: CatalogModel, variant: Variant, base: str) -> Modelfile:
