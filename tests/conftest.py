@@ -199,3 +199,19 @@ def engine(
     log = folder / "ollama.log"
     with private_ollama(ollama_program, environment, log) as address:
         yield Engine(address, environment, folder / "models", ollama_program, names, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show which prompts were compared: models x variants x engines x cases."""
+    lines = [
+        str(value)
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "matrix"
+    ]
+    if lines:
+        total = sum(int(line.split(": ")[1].split()[0]) for line in lines)
+        terminalreporter.section("prompts compared with the reference, without a difference")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"{total} prompts in all, 0 differences")

@@ -39,14 +39,16 @@ def v31(
     think: bool = False,
     tools: Sequence[Tool] = (),
     prefill: bool = False,
+    ascii_only: bool = True,
 ) -> str:
     """Render for V3.1 and V3.1-Terminus.
 
     `prefill` says that the engine lets the model go on with a last assistant message, which then
-    has no end of sentence. With tools there is no thinking.
+    has no end of sentence. With tools there is no thinking. `ascii_only` is json.dumps's
+    ensure_ascii for the tools' parameters; the model card's code has its default.
     """
     think = think and not tools
-    parts = [_opening(messages, tools, _V31_FORM, _V31_CHAIN)]
+    parts = [_opening(messages, tools, _V31_FORM, _V31_CHAIN, ascii_only=ascii_only)]
     turns = [message for message in messages if message["role"] != "system"]
     before = ""
     for number, message in enumerate(turns):
@@ -82,9 +84,10 @@ def v3(
     think: bool = False,
     tools: Sequence[Tool] = (),
     prefill: bool = False,
+    ascii_only: bool = True,
 ) -> str:
     """Render for V3-0324 and R1-0528, the other dialect."""
-    parts = [_opening(messages, tools, _V3_FORM, _V3_CHAIN)]
+    parts = [_opening(messages, tools, _V3_FORM, _V3_CHAIN, ascii_only=ascii_only)]
     turns = [message for message in messages if message["role"] != "system"]
     before, open_outputs, continued = "", False, False
     for number, message in enumerate(turns):
@@ -124,7 +127,9 @@ def v3(
     return "".join(parts)
 
 
-def _opening(messages: Sequence[Message], tools: Sequence[Tool], form: str, chain: str) -> str:
+def _opening(
+    messages: Sequence[Message], tools: Sequence[Tool], form: str, chain: str, *, ascii_only: bool
+) -> str:
     """The system prompts, and after them the tools."""
     system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
     if not tools:
@@ -132,7 +137,7 @@ def _opening(messages: Sequence[Message], tools: Sequence[Tool], form: str, chai
     described = "".join(
         f"\n\n### {tool['function']['name']}\n"
         f"Description: {tool['function'].get('description', '')}\n\n"
-        f"Parameters: {json.dumps(tool['function']['parameters'])}"
+        f"Parameters: {json.dumps(tool['function']['parameters'], ensure_ascii=ascii_only)}"
         for tool in tools
     )
     block = (

@@ -28,6 +28,7 @@ from dsollama.demo.tiny_model import BOS, tiny_model, write_gguf
 from dsollama.install.execute import execute
 from dsollama.install.plan import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.modelfile.variants import VARIANTS, go_template
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template
 from dsollama.settings import Settings
@@ -146,6 +147,38 @@ def test_ollama_feeds_the_model_what_deepseek_asks_for(
     record_property("matrix", f"Ollama       {model}{suffix} think={think}: {len(cases)} cases")
 
 
+@pytest.mark.engines
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("{{ else }}</think>{{ end }}{{ end -}}", "{{ end }}{{ end -}}"),  # a missing </think>
+        ("<｜User｜>{{ .Content -}}", "<｜User｜>{{ .Content }}\n{{- /* */ -}}\n"),  # harmless
+        ("{{- if $user }}<｜Assistant｜>", "{{- if $user }}\n<｜Assistant｜>"),  # a newline
+    ],
+)
+def test_a_fault_in_a_template_is_found(right: str, wrong: str, prompts: Prompts) -> None:
+    template = go_template("v3.1", VARIANTS["thinking"])
+    assert right in template
+    made = requests.post(
+        f"{prompts.address}/api/create",
+        json={
+            "model": "faulty",
+            "from": prompts.names["v3.1-terminus"] + "-thinking",
+            "template": template.replace(right, wrong),
+            "stream": False,
+        },
+        timeout=60,
+    )
+    assert made.status_code == 200, made.text
+    faulty = Prompts(prompts.address, {"v3.1-terminus": "faulty"})
+    differences = compare(
+        lambda case: faulty.render("v3.1-terminus", "", False, case),
+        lambda case: expected("v3.1-terminus", False, case, prefill=True),
+        every_case(),
+    )
+    assert bool(differences) == ("*/" not in wrong)
+
+
 def jinja_environment() -> jinja2.Environment:
     """As transformers' apply_chat_template makes it."""
     import json
@@ -175,15 +208,11 @@ def test_our_jinja_says_the_same(
             messages=case[0], tools=case[1] or None, bos_token="", add_generation_prompt=True,
             **{alias: thinks},
         ),
-        lambda case: REFERENCE[model](case[0], think=thinks, tools=case[1]),
+        lambda case: REFERENCE[model](case[0], think=thinks, tools=case[1], ascii_only=False),
         cases,
     )  # fmt: skip
-    assert set(differences) <= JINJA_DIFFERENCES
+    assert differences == {}
     record_property("matrix", f"jinja2       {model} {alias}={thinks}: {len(cases)} cases")
-
-
-JINJA_DIFFERENCES = {"three tools", "nested and translated parameters"}
-"""transformers' tojson leaves Japanese in a tool's parameters as it is; json.dumps does not."""
 
 
 def test_enable_thinking_wins_over_thinking() -> None:
@@ -237,9 +266,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             process.wait(20)
 
 
-SERVER_DIFFERENCES: set[str] = set()
-
-
 @pytest.mark.engines
 @pytest.mark.parametrize("thinks", [False, True])
 @pytest.mark.parametrize("model", ["v3.1-terminus", "v3-0324"])
@@ -262,9 +288,11 @@ def test_llama_server_says_the_same(
 
     cases = official_only(every_case())
     differences = compare(
-        render, lambda case: REFERENCE[model](case[0], think=thinks, tools=case[1]), cases
+        render,
+        lambda case: REFERENCE[model](case[0], think=thinks, tools=case[1], ascii_only=False),
+        cases,
     )
-    assert set(differences) <= SERVER_DIFFERENCES, differences
+    assert differences == {}
     record_property("matrix", f"llama-server {model} thinking={thinks}: {len(cases)} cases")
 
 

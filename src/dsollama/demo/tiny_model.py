@@ -84,29 +84,46 @@ class TinyModel:
     tensors: tuple[TinyTensor, ...]
 
 
-def vocabulary() -> list[tuple[str, int]]:
+Chains = tuple[tuple[str | bytes, ...], ...]
+"""Which token follows which: each chain is texts (or raw bytes) in their order."""
+
+TALK: Chains = (
+    (THINK, *THOUGHT, END_THINK),
+    (END_THINK, *ANSWER, EOS),
+    (ASSISTANT, ANSWER[0]),
+    ("<｜tool▁output▁end｜>", ANSWER[0]),
+    ("<｜tool▁outputs▁end｜>", ANSWER[0]),
+)
+"""What the tiny model says unless it is told otherwise."""
+
+
+def vocabulary(chains: Chains = TALK) -> list[tuple[str, int]]:
     """Return (text as GGUF stores it, token type) of every token: bytes, marks, words."""
     bytes_ = [(letter, _NORMAL) for letter in _byte_letters().values()]
     marks = [(mark, _USER_DEFINED if mark in {THINK, END_THINK} else _CONTROL) for mark in SPECIAL]
-    words = [(_as_letters(word), _NORMAL) for word in (*THOUGHT, *ANSWER) if len(word) > 1]
-    return [*bytes_, *marks, *words]
+    words = dict.fromkeys(_as_letters(word) for chain in chains for word in chain)
+    known = {name for name, _ in (*bytes_, *marks)}
+    return [*bytes_, *marks, *((word, _NORMAL) for word in words if word not in known)]
 
 
-def tiny_model(chat_template: str, *, layers: int = 3, expert_width: int = 32) -> TinyModel:
+def tiny_model(
+    chat_template: str, *, layers: int = 3, expert_width: int = 32, chains: Chains = TALK
+) -> TinyModel:
     """Return a model with `chat_template` as its own Jinja.
 
     Args:
         chat_template: text of tokenizer.chat_template.
         layers: transformer layers; the first is dense, the others have 8 experts.
-        expert_width: expert feed-forward length; 24,576 bytes a unit and layer with experts
-            for each of the three projections would be 3 * 384 * 8 * 2.
+        expert_width: expert feed-forward length; a unit more makes every layer with experts
+            3 * 384 * 8 * 2 bytes larger.
+        chains: what follows what; the first successor of a token counts.
     """
-    tokens = vocabulary()
+    tokens = vocabulary(chains)
     width = WIDTH
     tensors = [
         TinyTensor("token_embd.weight", (width, len(tokens)), _F32, _one_hot(len(tokens))),
         _ones("output_norm.weight", width),
-        TinyTensor("output.weight", (width, len(tokens)), _F32, _permutation(tokens)),
+        TinyTensor("output.weight", (width, len(tokens)), _F32, _permutation(tokens, chains)),
     ]
     for number in range(layers):
         tensors += _layer(number, width, expert_width)
@@ -263,27 +280,20 @@ def _key_values(
     yield gg.encode_key_value("tokenizer.chat_template", text, chat_template)
 
 
-def _successors(names: Sequence[str]) -> Mapping[int, int]:
+def _successors(names: Sequence[str], chains: Chains) -> Mapping[int, int]:
     """Return which token follows which; what is not said ends the sentence."""
-    chains = (
-        (THINK, *map(_as_letters, THOUGHT), END_THINK),
-        (END_THINK, *map(_as_letters, ANSWER), EOS),
-        (ASSISTANT, _as_letters(ANSWER[0])),
-        ("<｜tool▁output▁end｜>", _as_letters(ANSWER[0])),
-        ("<｜tool▁outputs▁end｜>", _as_letters(ANSWER[0])),
-    )
     number = {name: index for index, name in enumerate(names)}
     follows = dict.fromkeys(range(len(names)), number[EOS])
-    for chain in chains:
-        for here, there in pairwise(chain):
+    for chain in reversed(chains):
+        for here, there in pairwise(map(_as_letters, chain)):
             follows[number[here]] = number[there]
     return follows
 
 
-def _permutation(tokens: Sequence[tuple[str, int]]) -> Data:
+def _permutation(tokens: Sequence[tuple[str, int]], chains: Chains) -> Data:
     def data() -> Iterator[bytes]:
         matrix = array("f", bytes(4 * WIDTH * len(tokens)))
-        for here, there in _successors([name for name, _ in tokens]).items():
+        for here, there in _successors([name for name, _ in tokens], chains).items():
             matrix[there * WIDTH + here] = _LOGIT_SCALE
         yield matrix.tobytes()
 
@@ -354,8 +364,8 @@ def _byte_letters() -> dict[int, str]:
     return dict(sorted(letters.items()))
 
 
-def _as_letters(text: str) -> str:
-    if text in SPECIAL:
+def _as_letters(text: str | bytes) -> str:
+    if isinstance(text, str) and text in SPECIAL:
         return text
     letters = _byte_letters()
-    return "".join(letters[byte] for byte in text.encode())
+    return "".join(letters[byte] for byte in (text.encode() if isinstance(text, str) else text))
