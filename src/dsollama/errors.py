@@ -9,6 +9,7 @@
     │   ├── AmbiguousQuantError            ambiguous-quant
     │   ├── InvalidNameError               invalid-name
     │   ├── UnknownVariantError            unknown-variant
+    │   ├── MalformedModelfileError        malformed-modelfile
     │   └── NotInstalledError              not-installed
     ├── HubError                        3
     │   ├── HubUnreachableError            hub-unreachable
@@ -99,6 +100,12 @@ class UnknownVariantError(UsageError):
     """The model has no such template variant."""
 
     code = "unknown-variant"
+
+
+class MalformedModelfileError(UsageError):
+    """A Modelfile that Ollama would not take."""
+
+    code = "malformed-modelfile"
 
 
 class NotInstalledError(UsageError):

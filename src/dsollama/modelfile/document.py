@@ -1,4 +1,4 @@
-"""The Modelfile document (https://docs.ollama.com/modelfile)."""
+"""The Modelfile as dsollama makes it: a model, a template and settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+
+from dsollama.modelfile.text import Comment, Entry, Instruction, write_modelfile
 
 _SMALLEST_PLAIN = 1e-6
 """Below this Go's JSON writes an exponent (encoding/json, floatEncoder)."""
@@ -30,18 +32,22 @@ class Modelfile:
     comment: str = ""
 
     def render(self) -> str:
-        """Return the document's text."""
-        lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
-        lines.append(f"FROM {self.base}")
+        """Return the document's text.
+
+        Raises:
+            ValueError: a value that no Modelfile can hold.
+        """
+        entries: list[Entry] = [Comment(line) for line in self.comment.splitlines()]
+        entries.append(Instruction("FROM", self.base))
         if self.template is not None:
-            lines.append(f"TEMPLATE {_quote(self.template)}")
+            entries.append(Instruction("TEMPLATE", self.template))
         if self.system:
-            lines.append(f"SYSTEM {_quote(self.system)}")
-        lines += [
-            f"PARAMETER {name} {format_number(value)}"
+            entries.append(Instruction("SYSTEM", self.system))
+        entries += [
+            Instruction("PARAMETER", format_number(value), name)
             for name, value in sorted(self.params.items())
         ]
-        return "\n".join(lines) + "\n"
+        return write_modelfile(entries)
 
 
 def format_number(value: float) -> str:
@@ -51,20 +57,3 @@ def format_number(value: float) -> str:
     if abs(value) >= _SMALLEST_PLAIN:
         return format(Decimal(repr(value)), "f")
     return re.sub(r"e([+-])0", r"e\1", repr(value))
-
-
-def _quote(text: str) -> str:
-    """Return the text as a Modelfile value; triple quotes keep it exactly, without escapes.
-
-    Ollama's parser (parser/parser.go) drops what Go calls not printable, U+3000 of Chinese and
-    Japanese text among it; such a text is refused, because `ollama create` would change it.
-    """
-    if '"""' in text:
-        msg = "a Modelfile value cannot contain three quotation marks in a row"
-        raise ValueError(msg)
-    dropped = {letter for letter in text if not letter.isprintable() and letter not in "\n\t\r"}
-    dropped |= {letter for letter in text if letter.isspace() and letter not in " \n\t\r"}
-    if dropped:
-        msg = f"Ollama's Modelfile parser drops the character U+{ord(min(dropped)):04X}"
-        raise ValueError(msg)
-    return f'"""{text}"""'
