@@ -29,7 +29,7 @@ def test_the_wheel_holds_exactly_the_package_and_its_data(wheel: Path) -> None:
     expected = {
         str(path.relative_to(source))
         for path in (source / "dsollama").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".toml", ".typed"}
+        if path.is_file() and path.suffix in {".py", ".toml", ".json", ".typed"}
     }
     expected |= {f"dsollama/_data/templates/{path.name}" for path in (ROOT / "templates").iterdir()}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}

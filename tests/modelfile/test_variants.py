@@ -91,7 +91,9 @@ def test_a_tool_round_trip_is_there_as_ollama_looks_for_it(
     assert 'eq .Role "tool"' in COMMENT.sub("", text)
     assert uses(text, "Tools")
     assert uses(text, "ToolCalls")
-    assert [each for each, _ in uses(text, "Parameters")] == ['template "parameters" .Function.Parameters']
+    assert [each for each, _ in uses(text, "Parameters")] == [
+        'template "parameters" .Function.Parameters'
+    ]
 
 
 @EACH

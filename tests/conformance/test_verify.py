@@ -1,0 +1,109 @@
+"""`dsollama verify --prompts` on the real server: right, and wrong in ways that it names."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from dsollama.modelfile.variants import VARIANTS, go_template
+
+from conftest import ROOT, Engine
+
+
+def verify(engine: Engine, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dsollama", "verify", *arguments],
+        env=dict(engine.environment), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def make(engine: Engine, name: str, origin: str, **changes: str) -> None:
+    body = {"model": name, "from": origin, "stream": False, **changes}
+    answer = requests.post(f"{engine.address}/api/create", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+def test_the_expected_prompts_are_the_references() -> None:
+    spec = importlib.util.spec_from_file_location("we", ROOT / "scripts" / "write_expected.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.FILE.read_text(encoding="utf-8") == script.expected()
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("variant", [0, 1], ids=["plain", "thinking"])
+def test_what_dsollama_installs_is_right(variant: int, engine: Engine) -> None:
+    done = verify(engine, "--prompts", engine.names[variant])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "to the letter" in done.stdout
+    found = json.loads(verify(engine, engine.names[variant], "--json").stdout)
+    assert (found["different"], found["server"]) == ([], "0.33.0")
+    assert found["compared"] == (21, 42)[variant]
+
+
+@pytest.mark.engines
+def test_another_template_is_named(engine: Engine) -> None:
+    make(engine, "deepseek-v3.1:other", engine.names[0], template="{{ .System }}{{ .Prompt }}")
+    try:
+        done = verify(engine, "deepseek-v3.1:other")
+    finally:
+        requests.delete(
+            f"{engine.address}/api/delete", json={"model": "deepseek-v3.1:other"}, timeout=9
+        )
+    assert done.returncode == 7
+    assert "another template than dsollama's" in done.stdout
+    assert "nothing is moved" in done.stderr
+
+
+@pytest.mark.engines
+def test_a_plain_template_that_ollama_overrides_is_found(engine: Engine) -> None:
+    """What hand-written Modelfiles have: no head, so Ollama takes the GGUF's Jinja, and thinks."""
+    # Not while the same blob is loaded for a Go template: Ollama would use that server.
+    requests.post(
+        f"{engine.address}/api/chat", json={"model": engine.names[0], "keep_alive": 0}, timeout=9
+    )
+    deadline = time.monotonic() + 20
+    while requests.get(f"{engine.address}/api/ps", timeout=9).json()["models"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    template = go_template("v3.1", VARIANTS["plain"]).replace(".Suffix", ".System")
+    make(engine, "deepseek-v3.1:hand", engine.names[0], template=template)
+    try:
+        done = verify(engine, "deepseek-v3.1:hand", "--json")
+    finally:
+        requests.delete(
+            f"{engine.address}/api/delete", json={"model": "deepseek-v3.1:hand"}, timeout=9
+        )
+    assert done.returncode == 7
+    different = json.loads(done.stdout)["different"]
+    assert any(each["rendered"].endswith("<think>") for each in different), different[0]
+
+
+@pytest.mark.engines
+def test_a_name_that_does_not_tell_the_model_is_asked_about(engine: Engine) -> None:
+    make(engine, "mine", engine.names[0])
+    try:
+        unsaid = verify(engine, "mine")
+        said = verify(engine, "mine", "--model", "v3.1-terminus")
+        missing = verify(engine, "deepseek-v3.1:nothing")
+    finally:
+        requests.delete(f"{engine.address}/api/delete", json={"model": "mine"}, timeout=9)
+    assert (unsaid.returncode, said.returncode, missing.returncode) == (2, 0, 2), said.stdout
+    assert "--model" in unsaid.stderr
+
+
+def test_no_server_is_said() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dsollama", "verify", "deepseek-v3.1:x"],
+        env={"OLLAMA_HOST": "127.0.0.1:1"}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 6
+    assert "No Ollama answers" in done.stderr
