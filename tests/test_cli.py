@@ -16,7 +16,7 @@ import pytest
 
 from conftest import ROOT, Bench
 
-COMMANDS = ("install", "chat", "list", "show", "modelfile", "verify", "demo")
+COMMANDS = ("install", "chat", "list", "show", "modelfile", "template", "verify", "demo")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

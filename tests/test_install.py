@@ -265,3 +265,21 @@ def test_another_commit_with_the_same_shards_takes_over(bench: Bench, tmp_path: 
     bench.repository.commit = "b" * 40
     again = bench.install()
     assert (again.digest, again.moved) == (first.digest, 0)
+
+
+def test_settings_of_the_repository_that_differ_are_told(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "params").write_text('{"temperature": 0.6, "top_p": 0.9, "stop": ["<｜User｜>"]}')
+    (tmp_path / "template").write_text("{{ .Prompt }}")
+    for name in ("params", "template"):
+        bench.repository.add(name, tmp_path / name)
+    notes = bench.plan().notes
+    assert [note.split(";")[1].strip() for note in notes[:2]] == [
+        "dsollama leaves it to Ollama",
+        "dsollama sets 0.95",
+    ]
+    assert "a template of its own" in notes[2]
+    (tmp_path / "params").write_bytes(b"[" * 5000)
+    bench.repository.add("params", tmp_path / "params")
+    assert "no JSON object" in bench.plan().notes[0]
+    del bench.repository.files["params"], bench.repository.files["template"]
+    assert bench.plan().notes == ()

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from dsollama.cli import chat, demo, install, models, verify
+from dsollama.cli import chat, demo, install, models, template, verify
 from dsollama.errors import DsollamaError, InterruptedByUserError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
 install.register(app)
 chat.register(app)
 models.register(app)
+template.register(app)
 verify.register(app)
 demo.register(app)
 

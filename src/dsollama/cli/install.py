@@ -136,6 +136,8 @@ def _print_plan(plan: InstallPlan) -> None:
     for model in plan.models:
         meaning = model.variant.meaning if model.variant else "with its own template"
         typer.echo(f"{'name':<11} {model.name} ({meaning})")
+    for note in plan.notes:
+        typer.echo(f"{'note':<11} {note}")
 
 
 def _print_done(done: Installed, host: str | None, *, as_json: bool) -> None:

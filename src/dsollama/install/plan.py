@@ -26,6 +26,7 @@ from dsollama.gguf.shards import ShardSet, find_shard_sets
 from dsollama.gguf.split_program import find_program
 from dsollama.hub.listing import RemoteFile, Repository, list_repository
 from dsollama.hub.ranges import RangeReader
+from dsollama.install.differences import settings_differences
 from dsollama.install.journal import claimed_bytes
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.modelfile.document import Modelfile
@@ -91,6 +92,7 @@ class InstallPlan:
         resumed: bytes that an earlier run left in place.
         needed: bytes of disk that will be taken.
         free: bytes of disk that are free.
+        notes: where the repository's own settings differ from ours, a sentence each.
         layout: the merged file; None for a single file or the other merger.
         headers: the shards' headers.
         program: path of llama-gguf-split, for that merger.
@@ -111,6 +113,7 @@ class InstallPlan:
     resumed: int
     needed: int
     free: int
+    notes: tuple[str, ...]
     layout: MergedLayout | None = field(repr=False)
     headers: tuple[Header, ...] = field(repr=False)
     program: Path | None = None
@@ -140,6 +143,7 @@ class InstallPlan:
             "disk_needed": self.needed,
             "disk_free": self.free,
             "models": [_model_json(model) for model in self.models],
+            "notes": list(self.notes),
         }
 
 
@@ -190,6 +194,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         resumed=0,
         needed=0,
         free=store.free_bytes(),
+        notes=settings_differences(reader, repository, target.model) if target.model else (),
         layout=layout,
         headers=tuple(headers),
         program=program if layout else None,

@@ -8,23 +8,16 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import requests
-
 from dsollama.catalog.models import CatalogModel, find_model, load_catalog
 from dsollama.errors import (
-    NotInstalledError,
     OllamaRefusedError,
-    OllamaUnreachableError,
     UsageError,
 )
 from dsollama.modelfile.variants import VARIANTS, Variant, go_template
 from dsollama.ollama.address import server_address
-
-TIMEOUT = (5.0, 900.0)
-"""Seconds to connect and to answer: the first question loads the model, which takes minutes."""
+from dsollama.ollama.server import Server
 
 _BOS = "<｜begin▁of▁sentence｜>"
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def verify_prompts(name: str, host: str | None, model_key: str | None) -> Report
     model = find_model(model_key) if model_key else _by_name(name)
     thinking = name.endswith(VARIANTS["thinking"].tag_suffix)
     variant = VARIANTS[model.variants[1 if thinking and len(model.variants) > 1 else 0]]
-    server = _Server(server_address(host))
+    server = Server(server_address(host))
     version = str(server.ask("GET", "/api/version").get("version", "unknown"))
     shown = server.ask("POST", "/api/show", {"model": name})
     checks = tuple(_checks(server, name, model, variant))
@@ -113,37 +106,6 @@ def load_cases() -> list[dict[str, Any]]:
     return cases
 
 
-class _Server:
-    """A few questions to Ollama that its Python client cannot ask."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._session = requests.Session()
-        self._session.trust_env = False  # as in ollama.names
-
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the JSON that the server answers."""
-        try:
-            answer = self._session.request(method, self.address + path, json=body, timeout=TIMEOUT)
-            found = answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise OllamaUnreachableError(
-                f"No Ollama answers at {self.address}.",
-                "Start it with `ollama serve`, or set OLLAMA_HOST to where it runs.",
-            ) from error
-        if answer.status_code == _NOT_FOUND:
-            raise NotInstalledError(
-                f"The Ollama at {self.address} has no such model.", "`ollama list` shows its names."
-            )
-        if not answer.ok or not isinstance(found, dict):
-            raise OllamaRefusedError(
-                f"The Ollama at {self.address} answered HTTP {answer.status_code}: "
-                f"{found.get('error', '') if isinstance(found, dict) else ''}",
-                "Its log has more.",
-            )
-        return found
-
-
 def _by_name(name: str) -> CatalogModel:
     plain = name.rsplit("/", maxsplit=1)[-1].split(":", maxsplit=1)[0].lower()
     for model in load_catalog().values():
@@ -155,18 +117,13 @@ def _by_name(name: str) -> CatalogModel:
     )
 
 
-def _checks(server: _Server, name: str, model: CatalogModel, variant: Variant) -> Iterator[Check]:
+def _checks(server: Server, name: str, model: CatalogModel, variant: Variant) -> Iterator[Check]:
     modes: list[tuple[bool | None, str]] = [(None, variant.name)]
     if variant.name == "thinking":
         modes.append((False, "plain"))
     for case in load_cases():
         for think, mode in modes:
-            body: dict[str, Any] = {
-                "model": name,
-                "messages": case["messages"],
-                "stream": False,
-                "_debug_render_only": True,
-            }
+            body: dict[str, Any] = {"model": name, "messages": case["messages"]}
             if case["tools"]:
                 body["tools"] = case["tools"]
             if think is not None:
@@ -179,19 +136,12 @@ def _checks(server: _Server, name: str, model: CatalogModel, variant: Variant) -
             yield Check(case["name"], think, rendered, expected)
 
 
-def _render(server: _Server, body: Mapping[str, Any]) -> str:
+def _render(server: Server, body: Mapping[str, Any]) -> str:
     """Return the prompt; where the server refuses, its words, which are no prompt either."""
     try:
-        answer = server.ask("POST", "/api/chat", body)
+        return server.render(body)
     except OllamaRefusedError as error:
         return str(error)
-    rendered = (answer.get("_debug_info") or {}).get("rendered_template")
-    if rendered is None:
-        raise OllamaRefusedError(
-            "This Ollama does not show the prompts that it renders.",
-            "It is too old: update it to 0.30 or newer.",
-        )
-    return str(rendered)
 
 
 def _diagnose(

@@ -1,0 +1,105 @@
+"""`dsollama template show` and `dsollama template render`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dsollama.catalog.models import DEFAULT_MODEL
+from dsollama.cli.options import read_settings
+from dsollama.verify.engines import Engine
+
+_RENDER_HELP = """Render a conversation and print the prompt, to the letter.
+
+MESSAGES is a file with a JSON list of messages, as /api/chat takes them; - or nothing reads it
+from stdin. The engine jinja is our fixed Jinja, here; go and ollama are the same: the running
+Ollama, under --name; llama-server asks the one at --url.
+"""
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="v3.1-terminus, v3.1, v3-0324 or r1-0528.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    templates = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help="Show and render the chat templates."
+    )
+    templates.command("show", help="Print a template: for Ollama (go) or for llama.cpp (jinja).")(
+        _show
+    )
+    templates.command("render", help=_RENDER_HELP, short_help="Render a conversation.")(_render)
+    app.add_typer(templates, name="template")
+
+
+def _show(
+    model: ModelOption = DEFAULT_MODEL,
+    variant: Annotated[str, typer.Option("--variant", help="Of the go template.")] = "",
+    engine: Annotated[Engine, typer.Option("--engine", help="go or jinja.")] = Engine.GO,
+) -> None:
+    from dsollama.catalog.models import find_model
+    from dsollama.modelfile.jinja import jinja_template
+    from dsollama.modelfile.variants import choose_variants, go_template
+
+    found = find_model(model)
+    if engine in {Engine.JINJA, Engine.LLAMA_SERVER}:
+        typer.echo(jinja_template(found.format), nl=False)
+        return
+    wanted = [variant] if variant else found.variants[:1]
+    typer.echo(go_template(found.format, choose_variants(found.variants, wanted)[0]), nl=False)
+
+
+def _render(
+    messages: Annotated[
+        str, typer.Argument(metavar="[MESSAGES]", help="A JSON file, or - for stdin.")
+    ] = "-",
+    model: ModelOption = DEFAULT_MODEL,
+    engine: Annotated[Engine, typer.Option("--engine", help="What renders.")] = Engine.JINJA,
+    think: Annotated[
+        bool | None, typer.Option("--think/--no-think", help="Mode.", show_default=False)
+    ] = None,
+    tools: Annotated[
+        str | None, typer.Option("--tools", metavar="FILE", help="A JSON list of tools.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The model's name on the running Ollama.")
+    ] = None,
+    url: Annotated[
+        str, typer.Option("--url", help="Address of the llama-server.")
+    ] = "http://127.0.0.1:8001",
+) -> None:
+    from dsollama.catalog.models import find_model
+    from dsollama.verify.render import render
+
+    prompt = render(
+        engine,
+        find_model(model),
+        _read_list(messages),
+        _read_list(tools) if tools else [],
+        think=think,
+        name=name,
+        host=read_settings().ollama_host,
+        url=url,
+    )
+    typer.echo(prompt, nl=False)
+
+
+def _read_list(path: str) -> list[dict[str, Any]]:
+    from dsollama.errors import UsageError
+
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise UsageError(
+            f"{path} is not a JSON list of objects.",
+            'Messages look like [{"role": "user", "content": "Hello!"}].',
+        )
+    return found
