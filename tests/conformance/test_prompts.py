@@ -179,6 +179,78 @@ def test_a_fault_in_a_template_is_found(right: str, wrong: str, prompts: Prompts
     assert bool(differences) == ("*/" not in wrong)
 
 
+PROPERTIES = {
+    "zeta": {"type": "string", "default": "x"},
+    "alpha": {"type": "string", "minLength": 2},
+}
+ORDERED = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": "d",
+        "parameters": {
+            "required": ["zeta"],
+            "properties": {
+                "outer": {"type": "object", "properties": PROPERTIES},
+                "inner": {"type": "string"},
+            },
+            "type": "object",
+            "additionalProperties": False,
+        },
+    },
+}
+NAMED_DIFFERENCES: dict[str, tuple[Case, str]] = {
+    "two of one role are joined": (
+        ([said.user("a"), said.user("b")], []),
+        "<｜User｜>a\n\nb<｜Assistant｜>",
+    ),
+    "arguments are sorted": (
+        (
+            [said.user("x"), said.calls(("f", {"b": 1, "a": 2.0, "c": 2**53 + 1})), said.tool("y")],
+            [],
+        ),
+        'f<｜tool▁sep｜>{"a": 2, "b": 1, "c": 9007199254740992}<｜tool▁call▁end｜>',
+    ),
+    "top-level properties are sorted, nested ones are not, other keys are dropped": (
+        ([said.user("x")], [ORDERED]),
+        (
+            'Parameters: {"type": "object", "properties": {"inner": {"type": "string"}, "outer": '
+            '{"type": "object", "properties": {"zeta": {"type": "string"}, "alpha": {"type": '
+            '"string"}}}}, "required": ["zeta"]}\n'
+        ),
+    ),
+    "letters beyond U+FFFF stay themselves": (
+        (
+            [said.user("x")],
+            [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "f",
+                        "description": "d",
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"a": {"type": "string", "description": "言🎉\x07\x7f"}},
+                        },
+                    },
+                }
+            ],
+        ),
+        '"description": "\\u8a00🎉\\u0007\x7f"',
+    ),
+}
+"""What docs/templates.md names, as Ollama 0.33.0 renders it: a version that mends it is noticed."""
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("name", NAMED_DIFFERENCES)
+def test_the_named_differences_are_as_told(name: str, prompts: Prompts) -> None:
+    case, part = NAMED_DIFFERENCES[name]
+    rendered = prompts.render("v3.1-terminus", "", None, case)
+    assert part in rendered
+    assert rendered != expected("v3.1-terminus", False, case, prefill=True)
+
+
 def jinja_environment() -> jinja2.Environment:
     """As transformers' apply_chat_template makes it."""
     import json

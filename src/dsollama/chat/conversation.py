@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dsollama.chat.choose import Choice, choose_name
+from dsollama.chat.marks import disarm
 from dsollama.ollama.client import connect, ollama_failures
 
 
@@ -34,10 +35,12 @@ class Conversation:
     def ask(self, prompt: str) -> Iterator[Part]:
         """Send `prompt` and yield the answer's parts; the exchange is kept once it is complete.
 
+        Control marks in the prompt are disarmed: pasted text cannot forge a turn.
+
         Raises:
             EngineError: Ollama does not answer, or refuses.
         """
-        question = {"role": "user", "content": prompt}
+        question = {"role": "user", "content": disarm(prompt)}
         answer = []
         with ollama_failures(self.host):
             stream = connect(self.host).chat(
