@@ -283,3 +283,13 @@ def test_settings_of_the_repository_that_differ_are_told(bench: Bench, tmp_path:
     assert "no JSON object" in bench.plan().notes[0]
     del bench.repository.files["params"], bench.repository.files["template"]
     assert bench.plan().notes == ()
+
+
+def test_a_single_file_that_stays_wrong_leaves_nothing(single: Path, tmp_path: Path) -> None:
+    repository = HubRepository()
+    repository.add(single.name, single, sha256="0" * 64)
+    with LoopbackHub({TERMINUS: repository}) as hub:
+        bench = Bench(hub, repository, tmp_path / "models", [single])
+        with pytest.raises(CorruptShardError, match="Shard 1 of 1"):
+            bench.install("tq1_0")
+    assert not bench.store.exists()

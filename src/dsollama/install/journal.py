@@ -50,6 +50,11 @@ def write_claims(staging: Path, claims: Claims) -> None:
     write_atomically(staging / JOURNAL, json.dumps(data).encode() + b"\n", temporary)
 
 
+def clear_claims(staging: Path) -> None:
+    """Claim nothing any more."""
+    (staging / JOURNAL).unlink(missing_ok=True)
+
+
 def _read(staging: Path) -> dict[int, int]:
     path = staging / JOURNAL
     try:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +24,8 @@ from dsollama.errors import CorruptShardError
 from dsollama.events import BytesMoved, Listener, Noted, ShardVerified
 from dsollama.gguf.merge import Piece
 from dsollama.hub.ranges import RangeReader
-from dsollama.install.journal import read_claims, write_claims
+from dsollama.install.hashing import READ_BACK_BYTES, Hashing
+from dsollama.install.journal import clear_claims, read_claims, write_claims
 from dsollama.install.plan import PlannedShard
 from dsollama.store.files import store_failures
 
@@ -36,14 +36,10 @@ large enough that a request more costs nothing against a CDN's 30-100 MB/s a con
 SEGMENTS = 512
 """How many segments a transfer is cut into, within those bounds."""
 
-READ_BACK_BYTES = 2 * 2**20
 WRITE_BYTES = 2**17
 """Bytes of one write. Larger ones make ext4 on Linux 6.18 look for large folios, which cost six
 times the CPU where the kernel has to fetch fresh memory first (measured: 2.6 GB in writes of
 128 KiB 0.5-0.7 s, of 1 MiB 2.1-3.7 s)."""
-
-READ_AHEAD = 4
-"""Blocks that may wait for their digests; small ones stay in the processor's cache."""
 
 SYNC_SECONDS = 1.0
 """Pause between two makings durable: what a crash loses at most, and what keeps the disk busy from
@@ -107,46 +103,6 @@ def make_segments(jobs: Sequence[Job]) -> list[Segment]:
     ]
 
 
-class _Hashing:
-    """Feeds blocks to two digests at once, each in its own thread, while the next is read."""
-
-    def __init__(self) -> None:
-        self._pools = [ThreadPoolExecutor(1) for _ in range(2)]
-        self._buffers = [memoryview(bytearray(READ_BACK_BYTES)) for _ in range(READ_AHEAD)]
-        self._waiting: deque[list[Future[None]]] = deque()
-        self._next = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pool in self._pools:
-            pool.shutdown()
-
-    def buffer(self) -> memoryview:
-        """Return a buffer that no digest is reading any more."""
-        if len(self._waiting) == READ_AHEAD:
-            for future in self._waiting.popleft():
-                future.result()
-        self._next = (self._next + 1) % READ_AHEAD
-        return self._buffers[self._next]
-
-    def feed(self, digests: Sequence[hashlib._Hash], view: memoryview) -> None:
-        """Let every digest take in `view`, each after what it was fed before."""
-        self._waiting.append(
-            [
-                pool.submit(digest.update, view)
-                for pool, digest in zip(self._pools, digests, strict=False)
-            ]
-        )
-
-    def finish(self) -> None:
-        """Wait until the digests have taken in everything."""
-        while self._waiting:
-            for future in self._waiting.popleft():
-                future.result()
-
-
 class Transfer:
     """Fetches jobs into their files and verifies them; use as a context manager, then `run`."""
 
@@ -184,7 +140,9 @@ class Transfer:
         self._queue = deque(
             number for number, segment in enumerate(self._segments) if self._left(number)
         )
+        # Two conditions, so that bytes that arrived wake their reader and no idle connection.
         self._changed = threading.Condition()
+        self._queued = threading.Condition()
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._handles: dict[Path, int] = {}
@@ -217,8 +175,8 @@ class Transfer:
         """Stop the threads, make everything durable and leave a true journal."""
         self._stop.set()
         self._reader.cancel()
-        with self._changed:
-            self._changed.notify_all()
+        with self._queued:
+            self._queued.notify_all()
         for worker in self._workers:
             worker.join()
         try:
@@ -244,7 +202,7 @@ class Transfer:
             StoreError: the disk refused.
         """
         shards = []
-        with _Hashing() as hashing:
+        with Hashing() as hashing:
             for index in range(len(self._jobs)):
                 found, whole = self._verified(index, whole, hashing)
                 shards.append(found)
@@ -252,7 +210,7 @@ class Transfer:
         return Digests(tuple(shards), whole.hexdigest() if whole else None)
 
     def _verified(
-        self, index: int, whole: hashlib._Hash | None, hashing: _Hashing
+        self, index: int, whole: hashlib._Hash | None, hashing: Hashing
     ) -> tuple[str, hashlib._Hash | None]:
         """Return the shard's digest and the merged file's after it; fetch again once if wrong."""
         for fetch in range(1, MAX_FETCHES + 1):
@@ -279,7 +237,7 @@ class Transfer:
         self._requeue(index)
         return False
 
-    def _digest(self, index: int, whole: hashlib._Hash | None, hashing: _Hashing) -> str:
+    def _digest(self, index: int, whole: hashlib._Hash | None, hashing: Hashing) -> str:
         """Read job `index` back as it arrives and return its shard's digest."""
         job = self._jobs[index]
         own = hashlib.sha256(job.head)
@@ -334,18 +292,15 @@ class Transfer:
         try:
             self._stop.wait(max(number - FIRST_CONNECTIONS + 1, 0) * RAMP_SECONDS)
             while not self._stop.is_set():
-                with self._changed:
+                with self._queued:
                     segment = self._queue.popleft() if self._queue else None
                     if segment is None:
                         # A corrupt shard may be queued again until everything is verified.
-                        self._changed.wait(REPORT_SECONDS)
+                        self._queued.wait(REPORT_SECONDS)
                         continue
                 self._fetch(segment)
         except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
-            with self._changed:
-                self._failure = self._failure or error
-                self._stop.set()
-                self._changed.notify_all()
+            self._fail(error)
 
     def _fetch(self, number: int) -> None:
         segment = self._segments[number]
@@ -380,25 +335,29 @@ class Transfer:
                     self._done[number] = 0
 
     def _requeue(self, index: int) -> None:
-        with self._changed:
+        with self._queued:
             numbers = [n for n, segment in enumerate(self._segments) if segment.job == index]
             self._queue.extendleft(reversed(numbers))
-            self._changed.notify_all()
+            self._queued.notify_all()
 
     def _keep_journal(self) -> None:
         try:
             while not self._stop.wait(SYNC_SECONDS):
                 self._checkpoint()
         except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
-            with self._changed:
-                self._failure = self._failure or error
-                self._stop.set()
-                self._changed.notify_all()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._failure = self._failure or error
+            self._stop.set()
+            self._changed.notify_all()
 
     def _checkpoint(self) -> None:
         """Make what has arrived durable, then claim it."""
         claims = {number: done for number, done in enumerate(self._done) if done}
         if not claims:
+            clear_claims(self._staging)
             return
         with store_failures(self._staging):
             for handle in self._handles.values():
