@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
+from dsollama.modelfile.text import Instruction, parse_modelfile, write_modelfile
 
 from conftest import TERMINUS, Engine
 
@@ -203,6 +204,47 @@ def test_ollama_create_from_our_modelfile_gives_the_same_layers(
         assert by_hand["config"]["digest"] == by_us["config"]["digest"]
     finally:
         command(engine, str(engine.program), "rm", "by-hand")
+
+
+MANY = """FROM {base}
+# a comment
+TEMPLATE \"\"\"{{{{ .System }}}} "quoted"
+{{{{ .Prompt }}}}\"\"\"
+SYSTEM "  two
+lines "
+PARAMETER stop <｜User｜>
+PARAMETER stop "a b"
+PARAMETER temperature 0.5
+MESSAGE user Hello
+MESSAGE assistant "Hi
+there"
+LICENSE \"\"\"MIT
+and more\"\"\"
+"""
+
+
+def test_what_ollama_shows_of_any_modelfile_is_parsed_as_it_was_meant(
+    engine: Engine, tmp_path: Path
+) -> None:
+    file = tmp_path / "Modelfile"
+    file.write_text(MANY.format(base=engine.names[0]))
+    made = command(engine, str(engine.program), "create", "many", "-f", str(file))
+    shown = command(engine, str(engine.program), "show", "--modelfile", "many")
+    command(engine, str(engine.program), "rm", "many")
+    assert (made.returncode, shown.returncode) == (0, 0), made.stderr + shown.stderr
+
+    def meant(text: str) -> set[tuple[str, str, str]]:
+        entries = parse_modelfile(text)
+        return {
+            (each.name, each.key, each.value)
+            for each in entries
+            if isinstance(each, Instruction) and each.name != "FROM"
+        }
+
+    inherited = {"top_k", "top_p", "min_p", "repeat_penalty", "num_ctx"}
+    found = {each for each in meant(shown.stdout) if each[1] not in inherited}
+    assert found == meant(file.read_text())
+    assert meant(write_modelfile(parse_modelfile(shown.stdout))) == meant(shown.stdout)
 
 
 def test_list_show_and_modelfile_tell_what_is_there(engine: Engine) -> None:

@@ -368,6 +368,44 @@ def test_llama_server_says_the_same(
     record_property("matrix", f"llama-server {model} thinking={thinks}: {len(cases)} cases")
 
 
+@pytest.mark.engines
+def test_bos_is_there_exactly_once_on_llama_server(servers: dict[str, str]) -> None:
+    """In tokens: BOS, User, the byte x, Assistant and, for V3.1, </think>."""
+    for model, count in (("v3.1-terminus", 5), ("v3-0324", 4)):
+        body = {
+            "messages": [said.user("x")],
+            "chat_template_kwargs": {"enable_thinking": False},
+            "max_tokens": 1,
+        }
+        answer = requests.post(f"{servers[model]}/v1/chat/completions", json=body, timeout=30)
+        assert answer.json()["usage"]["prompt_tokens"] == count
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize(
+    ("model", "suffix", "count"),
+    [("v3.1-terminus", "", 5), ("v3.1-terminus", "-thinking", 5), ("r1-0528", "", 4)],
+)
+def test_openai_clients_get_the_same_prompt(
+    model: str, suffix: str, count: int, prompts: Prompts
+) -> None:
+    """The prompt is not to be seen there, but its tokens are: BOS once, and nothing more."""
+    body = {"model": prompts.names[model] + suffix, "messages": [said.user("x")], "max_tokens": 1}
+    answer = requests.post(f"{prompts.address}/v1/chat/completions", json=body, timeout=60)
+    assert answer.json()["usage"]["prompt_tokens"] == count
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("model", ["v3.1-terminus", "v3-0324"])
+@pytest.mark.parametrize("tools", [[], [said.WEATHER]], ids=["no tools", "tools"])
+def test_a_name_that_never_thinks_refuses_to(
+    model: str, tools: list[dict[str, Any]], prompts: Prompts
+) -> None:
+    body = {"model": prompts.names[model], "messages": [said.user("x")], "think": True}
+    answer = requests.post(f"{prompts.address}/api/chat", json=body | {"tools": tools}, timeout=60)
+    assert (answer.status_code, "does not support thinking" in answer.text) == (400, True)
+
+
 contents = st.text(
     st.characters(codec="utf-8", exclude_characters="\x00")
     | st.sampled_from("<>/think｜ \n\t「」🎉"),
