@@ -37,7 +37,6 @@ def test_killed_again_and_again_it_ends_right(
     chance = random.Random(seed)
     with LoopbackHub({TERMINUS: make_repository(larger)}) as hub:
         bench = Bench(hub, hub.repositories[TERMINUS], tmp_path / "models", larger)
-        size = sum(path.stat().st_size for path in larger)
         command = [sys.executable, "-m", "dsollama", "install", "UD-Q2_K_XL", "--yes", "--json"]
         killed = 0
         for _ in range(KILLS):
