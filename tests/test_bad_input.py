@@ -168,7 +168,7 @@ def test_offline_is_honoured(bench: Bench) -> None:
 def test_a_disk_too_small_is_said_before_the_first_byte(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A mock stands in for a full disk; tests/test_small_disk.py has a real one where it may mount.
+    # A mock stands in for a full disk; the next test has a real one where it may mount.
     from dsollama.errors import NotEnoughDiskError
     from dsollama.install.execute import execute
     from dsollama.store.store import Store

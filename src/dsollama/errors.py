@@ -33,6 +33,7 @@
     ├── EngineError                     6
     │   ├── OllamaUnreachableError         ollama-unreachable
     │   ├── OllamaRefusedError             ollama-refused
+    │   ├── OllamaTooOldError              ollama-too-old
     │   ├── ProgramMissingError            program-missing
     │   └── ProgramFailedError             program-failed
     └── InterruptedByUserError        130  interrupted
@@ -253,6 +254,13 @@ class OllamaRefusedError(EngineError):
     """Ollama answered with an error."""
 
     code = "ollama-refused"
+
+
+class OllamaTooOldError(EngineError):
+    """An Ollama from before 0.30, which runs models and templates in another way."""
+
+    code = "ollama-too-old"
+    usual_hint = "Update it to 0.30 or newer."
 
 
 class ProgramMissingError(EngineError):

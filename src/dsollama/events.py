@@ -53,7 +53,3 @@ class Noted:
 
 Event = StepStarted | BytesMoved | ShardVerified | Noted
 Listener = Callable[[Event], None]
-
-
-def ignore(_event: Event) -> None:
-    """Listen to nothing."""

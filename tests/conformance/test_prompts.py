@@ -32,6 +32,8 @@ from dsollama.modelfile.variants import VARIANTS, go_template
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template
 from dsollama.settings import Settings
+from dsollama.verify.engines import Engine
+from dsollama.verify.render import render as render_by
 
 from conftest import ROOT, TERMINUS, without_engine
 
@@ -366,6 +368,18 @@ def test_llama_server_says_the_same(
     )
     assert differences == {}
     record_property("matrix", f"llama-server {model} thinking={thinks}: {len(cases)} cases")
+
+
+@pytest.mark.engines
+def test_template_render_asks_a_llama_server(servers: dict[str, str]) -> None:
+    messages = [said.system("Be kind."), said.user("x")]
+    for think in (False, True):
+        prompt = render_by(
+            Engine.LLAMA_SERVER, find_model("v3.1"), messages, [said.WEATHER] if not think else [],
+            think=think, name=None, host=None, url=servers["v3.1-terminus"],
+        )  # fmt: skip
+        tools = [] if think else [said.WEATHER]
+        assert prompt.removeprefix(BOS) == reference.v31(messages, think=think, tools=tools)
 
 
 @pytest.mark.engines

@@ -6,12 +6,18 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import requests
 
 from dsollama.modelfile.variants import VARIANTS, go_template
+from dsollama.ollama.private import free_port, private_ollama
+from dsollama.verify import prompts as prompts_module
 
 from conftest import ROOT, Engine
 
@@ -88,6 +94,53 @@ def test_a_plain_template_that_ollama_overrides_is_found(engine: Engine) -> None
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize("variant", [0, 1], ids=["plain", "thinking"])
+def test_a_server_that_takes_the_jinja_instead_is_named(
+    variant: int, engine: Engine, tmp_path: Path
+) -> None:
+    """OLLAMA_GO_TEMPLATE=0 makes this Ollama do what another way to count capabilities would."""
+    port = free_port()
+    changed = {"OLLAMA_GO_TEMPLATE": "0", "OLLAMA_HOST": f"127.0.0.1:{port}"}
+    environment = dict(engine.environment) | changed
+    with private_ollama(engine.program, environment, tmp_path / "log"):
+        other = replace(engine, environment=environment)
+        done = verify(other, engine.names[variant])
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert "takes the GGUF's own Jinja" in done.stdout
+    assert "OLLAMA_GO_TEMPLATE=1" in done.stderr
+
+
+class _Old(BaseHTTPRequestHandler):
+    def _answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b'{"version": "0.9.0", "message": {"role": "assistant", "content": "Hi"}}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = _answer  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Stay silent."""
+
+
+def test_an_old_server_is_named() -> None:
+    """A mock: an Ollama from before the debug rendering takes ten minutes to build."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Old) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-m", "dsollama", "verify", "deepseek-v3.1:x"],
+            env={"OLLAMA_HOST": f"127.0.0.1:{server.server_address[1]}"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        server.shutdown()
+    assert done.returncode == 6
+    assert "too old" in done.stderr
+    assert "0.30" in done.stderr
+
+
+@pytest.mark.engines
 def test_a_name_that_does_not_tell_the_model_is_asked_about(engine: Engine) -> None:
     make(engine, "mine", engine.names[0])
     try:
@@ -107,3 +160,22 @@ def test_no_server_is_said() -> None:
     )  # fmt: skip
     assert done.returncode == 6
     assert "No Ollama answers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rendered", "expected", "reason"),
+    [
+        ("x<think>", "x</think>", "thinks though it must not"),
+        ("x</think>", "x<think>", "does not think though it must"),
+        ("y</think>", "x</think>", "in their text"),
+    ],
+)
+def test_what_no_real_server_does_yet_is_named_too(
+    rendered: str, expected: str, reason: str
+) -> None:
+    """Made up: an Ollama that changed what a missing `think` means, or how templates render."""
+    check = prompts_module.Check("a question", None, rendered, expected)
+    shown = {"template": "T", "modelfile": "FROM x\nTEMPLATE T\n"}
+    found, advice = prompts_module._diagnose((check,), shown, "T", "m")
+    assert reason in found
+    assert "issue tracker" in advice

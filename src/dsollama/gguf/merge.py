@@ -53,14 +53,12 @@ class MergedLayout:
         pieces: one per shard that has tensors, in the order of the merged file.
         size: bytes of the whole file.
         gaps: (offset, size) of the padding inside the pieces, which must be zero.
-        parameters: elements of all tensors.
     """
 
     header: bytes = field(repr=False)
     pieces: tuple[Piece, ...]
     size: int
     gaps: tuple[tuple[int, int], ...] = field(repr=False)
-    parameters: int
 
     @property
     def header_sha256(self) -> str:
@@ -104,7 +102,6 @@ def merge_layout(shards: Sequence[Header], sizes: Sequence[int]) -> MergedLayout
         tuple(Piece(p.shard, p.source, p.target + start, p.size) for p in pieces),
         start + base,
         tuple((offset + start, size) for offset, size in gaps),
-        sum(tensor.elements for shard in shards for tensor in shard.tensors),
     )
 
 

@@ -7,7 +7,12 @@ from typing import Any
 
 import requests
 
-from dsollama.errors import NotInstalledError, OllamaRefusedError, OllamaUnreachableError
+from dsollama.errors import (
+    NotInstalledError,
+    OllamaRefusedError,
+    OllamaTooOldError,
+    OllamaUnreachableError,
+)
 
 TIMEOUT = (5.0, 900.0)
 """Seconds to connect and to answer: the first question loads the model, which takes minutes."""
@@ -61,8 +66,7 @@ class Server:
         asked = {**body, "stream": False, "_debug_render_only": True}
         shown = self.ask("POST", "/api/chat", asked).get("_debug_info")
         if not isinstance(shown, dict) or "rendered_template" not in shown:
-            raise OllamaRefusedError(
-                "This Ollama does not show the prompts that it renders.",
-                "It is too old: update it to 0.30 or newer.",
+            raise OllamaTooOldError(
+                f"The Ollama at {self.address} is too old: it shows no prompts that it renders."
             )
         return str(shown["rendered_template"])

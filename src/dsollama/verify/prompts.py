@@ -9,15 +9,11 @@ from importlib import resources
 from typing import Any
 
 from dsollama.catalog.models import CatalogModel, find_model, load_catalog
-from dsollama.errors import (
-    OllamaRefusedError,
-    UsageError,
-)
+from dsollama.errors import MalformedModelfileError, OllamaRefusedError, UsageError
+from dsollama.modelfile.text import Instruction, parse_modelfile
 from dsollama.modelfile.variants import VARIANTS, Variant, go_template
 from dsollama.ollama.address import server_address
 from dsollama.ollama.server import Server
-
-_BOS = "<｜begin▁of▁sentence｜>"
 
 
 @dataclass(frozen=True)
@@ -153,12 +149,12 @@ def _diagnose(
     count = f"{len(wrong)} of {len(checks)} prompts differ"
     if not wrong:
         return "", ""
-    if shown.get("template") != template:
+    if _own_template(shown) != template:
         reason = f"the model has another template than dsollama's ({count})."
         return reason, (
             "Install it again with `dsollama install`: the weights are there, nothing is moved."
         )
-    if all(check.rendered.startswith(_BOS) for check in wrong):
+    if shown.get("template") != template:
         reason = f"Ollama takes the GGUF's own Jinja and not the model's template ({count})."
         return reason, f"Set OLLAMA_GO_TEMPLATE=1 for `ollama serve`. {report}"
     if all(_but_for_the_mark(check) for check in wrong):
@@ -166,6 +162,16 @@ def _diagnose(
         does = "thinks though it must not" if thinks else "does not think though it must"
         return f"{name} {does} ({count}).", report
     return f"{count} in their text.", report
+
+
+def _own_template(shown: Mapping[str, Any]) -> str | None:
+    """Return the model's own TEMPLATE; /api/show's `template` is the one that Ollama uses."""
+    try:
+        entries = parse_modelfile(str(shown.get("modelfile", "")))
+    except MalformedModelfileError:
+        return None
+    found = [e.value for e in entries if isinstance(e, Instruction) and e.name == "TEMPLATE"]
+    return found[0] if found else None
 
 
 def _but_for_the_mark(check: Check) -> bool:
