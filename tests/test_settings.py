@@ -41,6 +41,7 @@ def test_every_variable_reaches_its_setting() -> None:
         DSOLLAMA_CONNECTIONS="3",
         LLAMA_GGUF_SPLIT="/opt/llama-gguf-split",
         NO_COLOR="0",
+        XDG_CACHE_HOME="/var/cache",
     ) == Settings(
         store=Path("/srv/models"),
         endpoint="http://127.0.0.1:8000",
@@ -49,7 +50,10 @@ def test_every_variable_reaches_its_setting() -> None:
         connections=3,
         gguf_split="/opt/llama-gguf-split",
         no_color=True,
+        store_named=True,
+        cache=Path("/var/cache"),
     )
+    assert read(XDG_CACHE_HOME="not/absolute").cache is None
 
 
 def test_the_store_is_always_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

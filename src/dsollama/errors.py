@@ -24,7 +24,8 @@
     │   ├── NotGgufError                   not-gguf
     │   ├── MalformedGgufError             malformed-gguf
     │   ├── ForeignShardError              foreign-shard
-    │   └── CorruptShardError              corrupt-shard
+    │   ├── CorruptShardError              corrupt-shard
+    │   └── UnreadableShardError           unreadable-shard
     ├── StoreError                      5
     │   ├── NotEnoughDiskError             not-enough-disk
     │   ├── StoreNotWritableError          store-not-writable
@@ -205,6 +206,12 @@ class CorruptShardError(ShardError):
     code = "corrupt-shard"
 
 
+class UnreadableShardError(ShardError):
+    """A file of this machine that was to serve as a shard cannot be read."""
+
+    code = "unreadable-shard"
+
+
 class StoreError(DsollamaError):
     """Ollama's store cannot take the model."""
 
@@ -225,7 +232,7 @@ class StoreNotWritableError(StoreError):
 
 
 class StoreBusyError(StoreError):
-    """Another dsollama is installing the same model into the same store."""
+    """Another dsollama is at work on the same thing in the same store."""
 
     code = "store-busy"
 
@@ -234,7 +241,7 @@ class BrokenManifestError(StoreError):
     """A manifest or one of its small layers cannot be read."""
 
     code = "broken-manifest"
-    usual_hint = "`ollama rm` the model and install it again; its weights are taken over."
+    usual_hint = "`dsollama remove` the model and install it again; its weights are taken over."
 
 
 class EngineError(DsollamaError):

@@ -9,11 +9,16 @@
 | HF_HUB_OFFLINE | 1 forbids the network |
 | NO_COLOR | any value: no colours |
 | DSOLLAMA_CONNECTIONS | parallel connections of a download, 1 to 32; default 8 |
+| DSOLLAMA_READ_TIMEOUT | seconds without a byte after which a connection has stalled; default 20 |
+| DSOLLAMA_MAX_WAIT | longest pause between two tries, in seconds; default 30 |
 | LLAMA_GGUF_SPLIT | the program of `--merger llama-gguf-split` |
+| XDG_CACHE_HOME | where merged files wait for an upload; default `~/.cache` |
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +27,38 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_CONNECTIONS = 8
 MAX_CONNECTIONS = 32
 _TRUE = {"1", "on", "yes", "true"}
+_MAX_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the network is waited for, in seconds.
+
+    Attributes:
+        read: without a byte, or for one whole read, until a connection counts as stalled.
+        wait: longest pause between two tries. A server that asks for a pause gets ten times that.
+    """
+
+    read: float = 20.0
+    wait: float = 30.0
+
+    @property
+    def answer(self) -> float:
+        """For the whole answer to a small question, such as a listing."""
+        return 6 * self.read
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Patience:
+        """Read DSOLLAMA_READ_TIMEOUT and DSOLLAMA_MAX_WAIT; what is no number is left out."""
+        return cls(
+            _seconds(environ.get("DSOLLAMA_READ_TIMEOUT", ""), cls.read),
+            _seconds(environ.get("DSOLLAMA_MAX_WAIT", ""), cls.wait),
+        )
+
+
+def usual_patience() -> Patience:
+    """Return what this process's environment says, for those who were given none."""
+    return Patience.from_environ(os.environ)
 
 
 @dataclass(frozen=True)
@@ -36,6 +73,8 @@ class Settings:
         connections: parallel connections of a download.
         gguf_split: path of `llama-gguf-split` where LLAMA_GGUF_SPLIT names one.
         no_color: whether colours and the like are unwanted.
+        store_named: whether somebody said where the store is.
+        cache: XDG_CACHE_HOME where it is an absolute path, else None.
     """
 
     store: Path
@@ -45,12 +84,16 @@ class Settings:
     connections: int = DEFAULT_CONNECTIONS
     gguf_split: str | None = None
     no_color: bool = False
+    store_named: bool = False
+    cache: Path | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Read the variables of this module's table; unreadable numbers fall back to defaults."""
         # Ollama, too, takes off spaces and quotation marks (envconfig.Var).
-        store = environ.get("OLLAMA_MODELS", "").strip().strip("\"'") or "~/.ollama/models"
+        named = environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
+        store = named or "~/.ollama/models"
+        cache = Path(environ.get("XDG_CACHE_HOME", ""))
         raw = environ.get("DSOLLAMA_CONNECTIONS", "")
         connections = int(raw[:9]) if raw.isdecimal() else DEFAULT_CONNECTIONS
         home = store == "~" or store.startswith("~/")
@@ -62,4 +105,14 @@ class Settings:
             connections=min(max(connections, 1), MAX_CONNECTIONS),
             gguf_split=environ.get("LLAMA_GGUF_SPLIT") or None,
             no_color=bool(environ.get("NO_COLOR")),
+            store_named=bool(named),
+            cache=cache if cache.is_absolute() else None,
         )
+
+
+def _seconds(raw: str, usual: float) -> float:
+    try:
+        value = float(raw)
+    except ValueError:
+        return usual
+    return min(value, _MAX_SECONDS) if math.isfinite(value) and value > 0 else usual

@@ -11,7 +11,7 @@ from dsollama.demo.tiny_model import tiny_model, write_gguf, write_shards
 from dsollama.errors import DsollamaError, MalformedGgufError, NotGgufError, ShardError
 from dsollama.gguf import encode as gg
 from dsollama.gguf import header as gh
-from dsollama.gguf.header import Header, NeedMoreBytesError, parse_header
+from dsollama.gguf.header import Header, NeedMoreBytesError, Room, parse_header
 
 from conftest import ROOT, without_engine
 
@@ -351,3 +351,14 @@ def test_a_piece_of_any_file_asks_for_more_or_is_judged(data: bytes, file_size: 
     except ShardError:
         return
     assert needed is None or len(data) + 4 < needed <= file_size
+
+
+def test_headers_share_one_room() -> None:
+    header = parse(gg.encode_header([], []))
+    room = Room(size=2 * header.data_start, entries=1).after(header).after(header)
+    assert room == Room(size=0, entries=1)
+    with pytest.raises(MalformedGgufError, match="together are larger"):
+        room.after(header)
+    crowded = parse(gg.encode_header([gg.encode_key_value("a", gg.UINT8, 1)], []))
+    with pytest.raises(MalformedGgufError, match="together are larger"):
+        Room(entries=0).after(crowded)

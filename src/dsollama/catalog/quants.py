@@ -15,10 +15,13 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 
+MAX_LABEL = 64
+"""Characters; so that a hostile name costs no time that grows with its square."""
+
 
 def quant_label(stem: str) -> str:
     """Return the quant's label in a file's stem, such as `UD-Q2_K_XL`; the stem if none shows."""
-    match = _LABEL.search(stem)
+    match = _LABEL.search(stem, max(0, len(stem) - MAX_LABEL))
     return match["label"] if match else stem
 
 

@@ -9,6 +9,7 @@ so hostile input costs no memory beyond the buffer itself.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dsollama.errors import MalformedGgufError, NotGgufError
@@ -23,7 +24,7 @@ from dsollama.gguf.encode import (
 )
 from dsollama.gguf.tensor_types import TENSOR_TYPES
 
-MAX_HEADER_BYTES = 128 * 2**20
+MAX_HEADER_BYTES = 32 * 2**20
 """No real header comes near: DeepSeek's, with 129,280 tokens and their merges, has 10 MB."""
 
 MAX_ENTRIES = 2**16
@@ -134,6 +135,30 @@ class Header:
         return value
 
 
+@dataclass(frozen=True)
+class Room:
+    """What the headers of one model may still take together: bytes, and entries of any kind."""
+
+    size: int = MAX_HEADER_BYTES
+    entries: int = MAX_ENTRIES
+
+    def after(self, header: Header) -> Room:
+        """Return what is left.
+
+        Raises:
+            MalformedGgufError: the header does not fit in.
+        """
+        room = Room(
+            self.size - header.data_start,
+            self.entries - len(header.key_values) - len(header.tensors),
+        )
+        if room.size < 0 or room.entries < 0:
+            raise MalformedGgufError(
+                "The headers of the shards together are larger than any real model's."
+            )
+        return room
+
+
 def parse_header(buffer: bytes, file_size: int) -> Header:
     """Parse the header at the beginning of `buffer`.
 
@@ -147,6 +172,30 @@ def parse_header(buffer: bytes, file_size: int) -> Header:
         MalformedGgufError: the header cannot be trusted.
     """
     return _Parser(buffer, file_size).parse()
+
+
+def read_header(read: Callable[[int, int], bytes], file_size: int, first: int) -> Header:
+    """Read and parse a header of which nobody knows how long it is.
+
+    Args:
+        read: returns bytes `start` to `end` (exclusive) of the file; asked for each byte once.
+        file_size: bytes of the whole file.
+        first: bytes to read at first; what follows at least doubles it.
+
+    Raises:
+        NotGgufError: this is something else.
+        MalformedGgufError: the header cannot be trusted.
+    """
+    buffer, size = b"", first
+    while True:
+        size = min(size, file_size)
+        buffer += read(len(buffer), size) if size else b""
+        try:
+            return parse_header(buffer, file_size)
+        except NeedMoreBytesError as need:
+            if len(buffer) < size:
+                raise MalformedGgufError("The file ends before its header does.") from need
+            size = max(need.size, 2 * size)
 
 
 class _Parser:

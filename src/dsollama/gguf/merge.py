@@ -20,7 +20,7 @@ from dsollama.gguf.encode import (
     encode_key_value,
     encode_tensor_info,
 )
-from dsollama.gguf.header import Header, Tensor
+from dsollama.gguf.header import MAX_FILE_BYTES, Header, Tensor
 
 SPLIT_NO = "split.no"
 SPLIT_COUNT = "split.count"
@@ -84,6 +84,8 @@ def merge_layout(shards: Sequence[Header], sizes: Sequence[int]) -> MergedLayout
     base = 0
     for index, (shard, size) in enumerate(zip(shards, sizes, strict=True)):
         _require_plain(index, shard, size)
+        if base + shard.padded_data_size > MAX_FILE_BYTES:
+            raise MalformedGgufError("The shards together are larger than any file can be.")
         for tensor in shard.tensors:
             infos.append(
                 encode_tensor_info(tensor.name, tensor.dims, tensor.kind, base + tensor.offset)

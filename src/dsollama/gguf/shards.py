@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from dsollama.errors import MissingShardError
 
-_SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_SHARD_NAME = re.compile(
+    r"(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL
+)
 _NOT_MODELS = ("mmproj", "imatrix")
 
 

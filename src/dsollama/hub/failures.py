@@ -59,6 +59,11 @@ def _of_answer(error: hf.HfHubHTTPError, endpoint: str, repository: str) -> Dsol
             f"The repository {repository} has no such revision.",
             "Leave out --revision, or take a branch, tag or commit of its history.",
         )
+    if isinstance(error, hf.EntryNotFoundError):
+        return RevisionNotFoundError(
+            f"The repository {repository} does not have this file any more.",
+            "Run the same command again for a new listing.",
+        )
     if isinstance(error, hf.RepositoryNotFoundError):
         return RepositoryNotFoundError(
             f"The Hub at {endpoint} shows no repository {repository}.",

@@ -9,29 +9,45 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Protocol, Self
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from dsollama import __version__
 from dsollama.errors import AccessDeniedError, HubError, HubUnreachableError, TransferError
 from dsollama.events import Listener, Noted
 from dsollama.hub.failures import hub_failures
+from dsollama.hub.waiting import within
+from dsollama.settings import Patience, usual_patience
 
 CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 20.0
-"""Seconds without a byte after which a connection counts as stalled."""
+"""In seconds; how long everything else is waited for says `settings.Patience`."""
 
-RESOLVE_TIMEOUT = 20.0
 MAX_FAILURES = 6
-"""Failures in a row, without a byte in between, after which a range is given up."""
+"""Failures in a row, with less than SOUND_BYTES in between, after which a range is given up."""
 
-MAX_BACKOFF = 30.0
-CHUNK_BYTES = 2**20
-_OK, _PARTIAL, _TOO_MANY, _SERVER_ERROR = 200, 206, 429, 500
+SOUND_BYTES = 2**18
+"""A connection that breaks again and again after less than this gets nowhere."""
+
+GIVE_UP_SECONDS = 900.0
+"""And after so long without SOUND_BYTES, whatever pauses a server asked for."""
+
+MAX_REDIRECTS = 5
+MIN_READ, MAX_READ = 2**14, 2**20
+QUICK_READ, SLOW_READ = 0.1, 0.5
+"""Bytes asked of the connection at once: doubled after a quick read, halved after a slow one (in
+seconds), so that a slow connection's bytes are seen soon, and one that trickles stands out."""
+
+_OK, _PARTIAL, _NO_SUCH_RANGE, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
 _RENEW = (401, 403, 404, 410)
 """What a CDN answers when its signed address has expired: resolve again."""
 
@@ -44,6 +60,169 @@ class _RetryableError(Exception):
         self.wait = wait
 
 
+class Stream(Protocol):
+    """Bytes of a file in order; a context manager."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        ...
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what it holds."""
+        ...
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the beginning of `view` with the next bytes, at least one; return how many."""
+        ...
+
+
+def read_all(stream: Stream, size: int) -> bytes:
+    """Return the next `size` bytes of a stream."""
+    buffer = memoryview(bytearray(size))
+    filled = 0
+    while filled < size:
+        filled += stream.readinto(buffer[filled:])
+    return buffer.tobytes()
+
+
+class RangeStream:
+    """Bytes of a file in order, over as many requests as it takes; use as a context manager."""
+
+    def __init__(self, reader: RangeReader, path: str, start: int, end: int, size: int) -> None:
+        """Prepare; the first read asks for bytes `start` to `end` of `path`, of `size` bytes."""
+        self._reader = reader
+        self._path = path
+        self._at = start
+        self._end = end
+        self._size = size
+        self._answer: requests.Response | None = None
+        self._failures = 0
+        self._sound = start
+        self._since = time.monotonic()
+        self._amount = reader.usual_amount
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the beginning of `view` with the next bytes, and return how many, at least one.
+
+        After a failure it goes on where it was, up to MAX_FAILURES times in a row and for at most
+        GIVE_UP_SECONDS.
+
+        Raises:
+            HubError: after bounded retries, or at once where trying again cannot help.
+        """
+        while True:
+            try:
+                data = self._receive(min(len(view), self._end - self._at))
+            except _RetryableError as error:
+                self._close()
+                self._wait(error)
+            else:
+                self._at += len(data)
+                if self._at - self._sound >= SOUND_BYTES or not self._failures:
+                    self._failures, self._sound, self._since = 0, self._at, time.monotonic()
+                if self._at == self._end:
+                    self._close()
+                view[: len(data)] = data
+                return len(data)
+
+    def _receive(self, most: int) -> bytes:
+        if self._answer is None:
+            self._answer = self._reader.request(self._path, self._at, self._end, self._size)
+        began = time.monotonic()
+        data = self._reader.receive(self._answer, min(self._amount, most))
+        seconds = time.monotonic() - began
+        if seconds < QUICK_READ:
+            self._amount = min(2 * self._amount, MAX_READ)
+        elif seconds > SLOW_READ:
+            self._amount = max(self._amount // 2, MIN_READ)
+        self._reader.usual_amount = self._amount
+        return data
+
+    def _wait(self, error: _RetryableError) -> None:
+        """Wait before the next try, or give up."""
+        self._failures += 1
+        patience = self._reader.patience
+        wait = _backoff(self._failures, patience) if error.wait is None else error.wait
+        wait = min(wait, 10 * patience.wait)
+        late = time.monotonic() + wait > self._since + GIVE_UP_SECONDS
+        if self._failures >= MAX_FAILURES or late:
+            times = "once" if self._failures == 1 else f"{self._failures} times in a row"
+            raise TransferError(
+                f"The download of {self._path} failed {times}: {error}.",
+                "What was downloaded is kept: run the same command again to go on.",
+            ) from error
+        if not self._reader.cancelled.is_set():
+            self._reader.listener(
+                Noted(
+                    f"{self._path}: {error}; try {self._failures + 1} in {wait:.1f} s, "
+                    f"at byte {self._at}"
+                )
+            )
+        if self._reader.cancelled.wait(wait):
+            raise TransferError("The download was stopped.") from error
+
+    def _close(self) -> None:
+        """Give the connection back, or close it where its body was not read to the end."""
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+
+class _Watch:
+    """Ends reads that take longer than `limit` seconds.
+
+    The socket's own timeout counts from each byte, so a server that trickles would hold a
+    connection for days.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._reads: dict[int, tuple[float, requests.Response]] = {}
+        self._running = False
+
+    @contextmanager
+    def over(self, answer: requests.Response) -> Iterator[None]:
+        """Watch over the block, which reads from `answer`."""
+        key = threading.get_ident()
+        with self._lock:
+            self._reads[key] = (time.monotonic() + self._limit, answer)
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._reads[key]
+
+    def break_all(self) -> None:
+        """End every read that is under way."""
+        self._break(float("inf"))
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(min(1.0, self._limit / 4))
+            self._break(time.monotonic())
+            with self._lock:
+                if not self._reads:
+                    self._running = False
+                    return
+
+    def _break(self, now: float) -> None:
+        with self._lock:
+            late = [answer for deadline, answer in self._reads.values() if deadline < now]
+            for answer in late:
+                with suppress(OSError, ValueError):  # it may be ending by itself
+                    answer.raw.shutdown()
+
+
 @dataclass
 class RangeReader:
     """Reads ranges of the files of one repository at one commit; safe to share by threads.
@@ -53,23 +232,34 @@ class RangeReader:
         repository: OWNER/REPO.
         commit: full hash.
         listener: hears of retries, from any thread.
+        anonymous: keep the token back, for an address that the user did not choose.
+        patience: how long a connection may be silent, and how long to wait between tries.
     """
 
     endpoint: str
     repository: str
     commit: str
     listener: Listener
+    anonymous: bool = False
+    patience: Patience = field(default_factory=usual_patience)
 
     def __post_init__(self) -> None:
-        self._token = get_token()
+        self._token = None if self.anonymous else get_token()
         self._addresses: dict[str, str] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._cancelled = threading.Event()
+        self._watch = _Watch(self.patience.read)
+        self.usual_amount = MIN_READ
+        self.cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Let no stream try again; the one under way ends with its next chunk or timeout."""
-        self._cancelled.set()
+        """End every read that is under way, and let none begin."""
+        self.cancelled.set()
+        self._watch.break_all()
+
+    def open(self, path: str, start: int, end: int, file_size: int) -> RangeStream:
+        """Return a stream of bytes `start` to `end` (exclusive) of `path`, of `file_size` bytes."""
+        return RangeStream(self, path, start, end, file_size)
 
     def read(self, path: str, start: int, end: int, file_size: int) -> bytes:
         """Return bytes `start` to `end` (exclusive) of `path`.
@@ -77,83 +267,99 @@ class RangeReader:
         Raises:
             HubError: after bounded retries.
         """
-        return b"".join(self.stream(path, start, end, file_size))
+        with self.open(path, start, end, file_size) as stream:
+            return read_all(stream, end - start)
 
-    def stream(self, path: str, start: int, end: int, file_size: int) -> Iterator[bytes]:
-        """Yield bytes `start` to `end` (exclusive) of `path` in chunks of at most 1 MiB.
-
-        After a failure it goes on where it was, up to MAX_FAILURES times in a row.
+    def request(self, path: str, start: int, end: int, file_size: int) -> requests.Response:
+        """Ask for a range once and return the answer, its body unread.
 
         Raises:
-            HubError: after bounded retries, or at once where trying again cannot help.
+            _RetryableError: it failed in a way that may pass.
+            HubError: it failed for good.
         """
-        at, failures = start, 0
-        while at < end:
-            try:
-                for chunk in self._once(path, at, end, file_size):
-                    at += len(chunk)
-                    failures = 0
-                    yield chunk
-            except _RetryableError as error:
-                failures += 1
-                if failures >= MAX_FAILURES:
-                    raise TransferError(
-                        f"The download of {path} failed {failures} times in a row: {error}.",
-                        "What was verified is kept: run the same command again to go on.",
-                    ) from error
-                wait = error.wait if error.wait is not None else _backoff(failures)
-                self.listener(
-                    Noted(f"{path}: {error}; try {failures + 1} in {wait:.1f} s, at byte {at}")
-                )
-                if self._cancelled.wait(wait):
-                    raise TransferError("The download was stopped.") from error
-
-    def _once(self, path: str, start: int, end: int, file_size: int) -> Iterator[bytes]:
-        """One request; raises _RetryableError on anything that may pass."""
         try:
-            with self._get(path, start, end) as answer:
-                self._check(path, answer, start, end, file_size)
-                left = end - start
-                for chunk in answer.iter_content(min(CHUNK_BYTES, left)):
-                    if len(chunk) > left:
-                        raise _RetryableError("the server sent more than was asked for")
-                    left -= len(chunk)
-                    yield chunk
-                if left:
-                    raise _RetryableError(f"the connection closed {left} bytes early")
-        except requests.RequestException as error:
+            answer = self._get(path, start, end)
+        except (requests.RequestException, TimeoutError) as error:
+            self._local.session = None  # an abandoned request may still be using it
             raise _RetryableError(_reason(error)) from error
+        except ValueError as error:  # requests looks at a redirect's address itself
+            raise _unsafe_redirect(path) from error
+        try:
+            self._check(path, answer, start, end, file_size)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def receive(self, answer: requests.Response, amount: int) -> bytes:
+        """Return the next bytes of an answer's body, `amount` of them except at its end.
+
+        Raises:
+            _RetryableError: the connection broke, ended early or stalled.
+        """
+        try:
+            with self._watch.over(answer):
+                data: bytes = answer.raw.read(amount)
+        except (HTTPError, OSError) as error:
+            raise _RetryableError(_reason(error)) from error
+        if not data:
+            raise _RetryableError("the connection closed early")
+        return data
 
     def _get(self, path: str, start: int, end: int) -> requests.Response:
+        """Ask the file's address for a range, or where that leads to; a few times at most."""
         address = self._resolve(path)
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._get_at(address, start, end)
+            if not answer.is_redirect:
+                return answer
+            answer.close()
+            address = _redirected(address, answer.headers["Location"], path)
+        raise TransferError(
+            f"The server redirects {path} more than {MAX_REDIRECTS} times.",
+            "A proxy or a login page may stand between this machine and the Hub.",
+        )
+
+    def _get_at(self, address: str, start: int, end: int) -> requests.Response:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         headers["User-Agent"] = f"dsollama/{__version__}"
         if self._token and _origin(address) == _origin(self.endpoint):
             headers["Authorization"] = f"Bearer {self._token}"
-        return self._session().get(
+        ask = partial(
+            self._session().get,
             address,
             headers=headers,
             stream=True,
-            timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+            timeout=(CONNECT_TIMEOUT, self.patience.read),
             allow_redirects=False,
             auth=_no_auth,
+        )
+        return within(
+            CONNECT_TIMEOUT + self.patience.read, self.cancelled, ask, requests.Response.close
         )
 
     def _check(
         self, path: str, answer: requests.Response, start: int, end: int, file_size: int
     ) -> None:
         status = answer.status_code
+        encoding = answer.headers.get("Content-Encoding", "identity")
+        if status in {_OK, _PARTIAL} and encoding != "identity":
+            raise TransferError(
+                f"The server sends {path} compressed ({encoding[:40]!r}), which was not asked for.",
+                "A proxy between this machine and the Hub may do that; go around it.",
+            )
         if status == _PARTIAL:
             claimed = answer.headers.get("Content-Range", "")
             match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", claimed)
             if not match or (int(match[1]), int(match[2])) != (start, end - 1):
-                raise _RetryableError(f"the server sent the range {claimed!r}")
+                said = f"the range {claimed[:60]!r}" if claimed else "a range without its place"
+                raise _RetryableError(f"the server sent {said}")
             if match[3] not in {"*", str(file_size)}:
-                raise TransferError(
-                    f"{path} has {match[3]} bytes on the server and {file_size} in the listing.",
-                    "The file is not the one that the Hub lists; try again later.",
-                )
+                raise _changed(path, match[3], file_size)
             return
+        beyond = re.fullmatch(r"bytes \*/(\d+)", answer.headers.get("Content-Range", ""))
+        if status == _NO_SUCH_RANGE and beyond and beyond[1] != str(file_size):
+            raise _changed(path, beyond[1], file_size)
         if status == _OK and (start, end) == (0, file_size):
             return
         if status in _RENEW:
@@ -172,16 +378,20 @@ class RangeReader:
         with self._lock:
             if path in self._addresses:
                 return self._addresses[path]
-            url = hf_hub_url(self.repository, path, revision=self.commit, endpoint=self.endpoint)
             try:
                 with hub_failures(self.endpoint, self.repository):
-                    found = get_hf_file_metadata(
+                    url = hf_hub_url(
+                        self.repository, path, revision=self.commit, endpoint=self.endpoint
+                    )
+                    ask = partial(
+                        get_hf_file_metadata,
                         url,
                         token=self._token or False,
-                        timeout=RESOLVE_TIMEOUT,
+                        timeout=self.patience.read,
                         endpoint=self.endpoint,
                         library_name="dsollama",
                     )
+                    found = within(self.patience.answer, self.cancelled, ask)
             except (HubUnreachableError, TransferError) as error:
                 raise _RetryableError(str(error).rstrip(".")) from error
             except AccessDeniedError:
@@ -198,9 +408,13 @@ class RangeReader:
         return session
 
 
-def _origin(address: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(address)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def _origin(address: str) -> tuple[str, str | None, int | None] | None:
+    """Return scheme, host and port; None where there are none to be read."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
     return parts.scheme, parts.hostname, port
 
 
@@ -210,21 +424,48 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _retry_after(answer: requests.Response) -> float | None:
-    """Seconds that the server asks to wait (Retry-After, or the `t` of RateLimit), capped."""
+    """Seconds that the server asks to wait (Retry-After, or the `t` of RateLimit)."""
     value = answer.headers.get("Retry-After", "")
-    limit = re.search(r"\bt=(\d+)", answer.headers.get("RateLimit", ""))
-    seconds = value if value.isdecimal() else limit[1] if limit else ""
-    return min(float(seconds), 10 * MAX_BACKOFF) if seconds else None
+    if re.fullmatch(r"\d{1,9}", value, re.ASCII):
+        return float(value)
+    with suppress(ValueError, TypeError, OverflowError):
+        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    limit = re.search(r"\bt=(\d{1,9})\b", answer.headers.get("RateLimit", ""), re.ASCII)
+    return float(limit[1]) if limit else None
 
 
-def _backoff(failures: int) -> float:
+def _redirected(address: str, location: str, path: str) -> str:
+    """Return where a redirect leads; never away from https, or to anything but a server."""
+    schemes = {"https"} if urlsplit(address).scheme == "https" else {"http", "https"}
+    with suppress(ValueError):
+        target = urljoin(address, location)
+        if urlsplit(target).scheme in schemes:
+            return target
+    raise _unsafe_redirect(path)
+
+
+def _unsafe_redirect(path: str) -> TransferError:
+    return TransferError(
+        f"The server redirects {path} to an address that is not safe.",
+        "A proxy or a login page may stand between this machine and the Hub.",
+    )
+
+
+def _changed(path: str, found: str, listed: int) -> TransferError:
+    return TransferError(
+        f"{path} has {found} bytes on the server and {listed} in the listing.",
+        "The file is not the one that the Hub lists; try again later.",
+    )
+
+
+def _backoff(failures: int, patience: Patience) -> float:
     """Seconds before the next try: doubling from half a second, with jitter."""
-    return min(2.0 ** (failures - 2), MAX_BACKOFF) * random.uniform(0.5, 1.0)  # noqa: S311
+    return min(2.0 ** (failures - 2), patience.wait) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | TimeoutError | ReadTimeoutError):
         return "the connection stalled"
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, requests.ConnectionError | ProtocolError | OSError):
         return "the connection broke"
     return f"the request failed ({type(error).__name__})"

@@ -1,0 +1,72 @@
+"""A bound on the time of one question, whatever a server or a name server does.
+
+The clients' own timeouts begin anew with every byte, so the head of an answer that comes byte by
+byte would hold them for days; and Ctrl-C would have to wait for them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+POLL_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+def within(
+    seconds: float,
+    cancelled: threading.Event,
+    ask: Callable[[], T],
+    close: Callable[[T], None] = lambda _late: None,
+) -> T:
+    """Return what `ask` returns, or raise what it raises, if that takes no longer than `seconds`.
+
+    Otherwise, or once `cancelled` is set, `ask` is left to a thread of its own, and what it
+    returns in the end is given to `close`.
+
+    Raises:
+        TimeoutError: it takes longer, or was cancelled.
+    """
+    call = _Call(ask, close)
+    threading.Thread(target=call.run, daemon=True).start()
+    waited = 0.0
+    while not call.done.wait(POLL_SECONDS):
+        waited += POLL_SECONDS
+        if (waited >= seconds or cancelled.is_set()) and call.abandon():
+            raise TimeoutError(f"its answer takes longer than {seconds:.0f} s")
+    return call.result()
+
+
+class _Call(Generic[T]):
+    def __init__(self, ask: Callable[[], T], close: Callable[[T], None]) -> None:
+        self._ask = ask
+        self._close = close
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._found: list[T] = []
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self._found.append(self._ask())
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            self._error = error
+        with self._lock:
+            self.done.set()
+        if self._abandoned:
+            for each in self._found:
+                self._close(each)
+
+    def abandon(self) -> bool:
+        """Leave the call to itself; False where it has just ended."""
+        with self._lock:
+            self._abandoned = not self.done.is_set()
+            return self._abandoned
+
+    def result(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._found[0]
