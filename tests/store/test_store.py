@@ -76,7 +76,7 @@ def as_ordinary_user(work: Callable[[], object]) -> str:
 
 def test_making_a_store_touches_nothing(store: Store) -> None:
     assert store.models() == []
-    assert list(store.ledger()) == []
+    assert list(store.ledger.entries()) == []
     assert store.free_bytes() > 0
     store.require_writable()
     assert not store.root.exists()
@@ -302,21 +302,3 @@ def test_a_failure_of_the_disk_is_told_as_one(
 ) -> None:
     with pytest.raises(kind, match=re.escape(str(tmp_path))), store_failures(tmp_path):
         raise OSError(number, os.strerror(number))
-
-
-def test_the_ledger_gives_back_what_was_written(store: Store) -> None:
-    entry = {"repository": "o/r", "files": ["ü", {"size": 1}]}
-    store.write_ledger(ABC, {"old": True})
-    store.write_ledger(ABC, entry)
-    assert store.ledger_entry(ABC) == entry
-    assert list(store.ledger()) == [(ABC, entry)]
-    assert store.ledger_entry("sha256:" + "0" * 64) is None
-    assert list(files(store)) == [f".dsollama/ledger/{ABC.removeprefix('sha256:')}.json"]
-
-
-# The last one is a RecursionError of json.
-@pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b"{", b"[" * 200_000])
-def test_a_ledger_entry_that_cannot_be_read_is_left_out(store: Store, data: bytes) -> None:
-    store.write_ledger(ABC, {"a": 1})
-    put(store, ".dsollama/ledger/junk.json", data)
-    assert list(store.ledger()) == [(ABC, {"a": 1})]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
 
 from dsollama.errors import NotEnoughDiskError, StoreNotWritableError
-
-BLOB_MODE = 0o644
-"""Ollama's service runs as its own user and must read what another user installed."""
+from dsollama.store.ownership import FILE_MODE, FOLDER_MODE, hand_over
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -34,13 +36,45 @@ def store_failures(place: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, as Ollama does (mode 0755).
+    """Make `folder` and its parents, as Ollama does (mode 0755); root makes them their parent's.
 
     Raises:
         StoreNotWritableError: it cannot be made.
     """
     with store_failures(folder):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _make_folder(folder)
+
+
+def open_new(path: Path, flags: int) -> int:
+    """Open a file, made if need be, and return its handle; root makes it its folder's owner's.
+
+    A link in its place is not followed: whoever owns the folder could aim it at a file of root's.
+
+    Args:
+        path: the file.
+        flags: of open(2); to create it is added.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    try:
+        hand_over(handle, path.parent)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def file_lock(path: Path) -> FileLock:
+    """Return the lock at `path`, whose file is made now.
+
+    Raises:
+        StoreNotWritableError: it cannot be made.
+    """
+    with store_failures(path):
+        os.close(open_new(path, os.O_RDWR))
+    return FileLock(path)
 
 
 def write_atomically(path: Path, data: bytes, temporary: Path) -> None:
@@ -57,7 +91,7 @@ def write_atomically(path: Path, data: bytes, temporary: Path) -> None:
     make_folder(path.parent)
     make_folder(temporary.parent)
     try:
-        with store_failures(path), temporary.open("wb") as out:
+        with store_failures(path), _open_to_write(temporary) as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
@@ -66,12 +100,57 @@ def write_atomically(path: Path, data: bytes, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, data: bytes, temporary: Path) -> None:
+    """Write `data` to `temporary` and rename it to `path`, without waiting for the disk.
+
+    Raises:
+        StoreError: it cannot be written; `path` is then as it was.
+    """
+    try:
+        with store_failures(path):
+            with _open_to_write(temporary) as out:
+                out.write(data)
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def place(source: Path, target: Path) -> None:
     """Rename a finished, durable file to its final place and make the rename durable."""
     with store_failures(target):
-        source.chmod(BLOB_MODE)
+        handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(handle, FILE_MODE)  # Ollama's service must read what another user installed
+            hand_over(handle, target.parent)
+        finally:
+            os.close(handle)
         source.replace(target)
         sync_folder(target.parent)
+
+
+def read_small(path: Path, limit: int, *, follow: bool = True) -> bytes:
+    """Return the bytes of a regular file, which is believed to have at most `limit` of them.
+
+    Args:
+        path: the file.
+        limit: in bytes.
+        follow: whether it may be a symbolic link.
+
+    Raises:
+        OSError: it is not there, not a regular file (a pipe or /dev/zero would never end), or
+            larger (EFBIG).
+    """
+    link = 0 if follow else os.O_NOFOLLOW
+    # Without O_NONBLOCK a pipe would wait for its writer for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | link)
+    with open(handle, "rb") as file:  # noqa: PTH123 - a handle, not a path
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if found.st_size > limit:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read(found.st_size)
 
 
 def sync_folder(folder: Path) -> None:
@@ -81,3 +160,39 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        _make_folder(folder)
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        hand_over(handle, folder.parent)
+    finally:
+        os.close(handle)
+
+
+def _open_to_write(path: Path) -> BinaryIO:
+    return os.fdopen(open_new(path, os.O_WRONLY | os.O_TRUNC), "wb")
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that nobody has anything in; else, or where that cannot be, let it be."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def disk_used(folder: Path) -> int:
+    """Return the bytes of disk that the files of `folder` take; 0 where there is no folder."""
+    try:
+        return sum(each.lstat().st_blocks * 512 for each in folder.iterdir())
+    except OSError:
+        return 0

@@ -8,24 +8,47 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from dsollama.errors import (
     BrokenManifestError,
     InvalidNameError,
     NotInstalledError,
+    StoreBusyError,
+    StoreNotWritableError,
 )
-from dsollama.store.files import make_folder, place, store_failures, write_atomically
+from dsollama.store.files import (
+    file_lock,
+    make_folder,
+    place,
+    read_small,
+    store_failures,
+    write_atomically,
+)
+from dsollama.store.ledger import Ledger
 from dsollama.store.names import ModelName, parse_name
+from dsollama.store.ownership import Facts, diagnose, look, sudo_command
+from dsollama.store.walk import is_own_folder, walk
 
 MAX_SMALL_BLOB = 16 * 2**20
-"""Manifests, templates, params and the like are read only up to this size, in bytes."""
+"""Templates, licences and the like are read only up to this size, in bytes."""
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_JSON = 2**20
+"""Manifests, configs and params have a kilobyte; as Python's objects JSON is up to 25 times as
+large."""
+
+MAX_SIZE = 2**63 - 1
+"""Largest size of a layer, in bytes; Go has it as an int64."""
+
+LOCK_SECONDS = 60.0
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,50 @@ class Store:
         """dsollama's folder in the store."""
         return self.root / ".dsollama"
 
+    @property
+    def ledger(self) -> Ledger:
+        """What dsollama knows of the blobs that it put here."""
+        return Ledger(self.own / "ledger", self.own / "tmp")
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the store's lock: what names blobs, removes them or looks for orphans takes it.
+
+        It is held for a moment only; downloads and digests are made without it.
+
+        Raises:
+            StoreBusyError: another dsollama holds it for longer than LOCK_SECONDS.
+            StoreError: the lock cannot be made.
+        """
+        make_folder(self.own)
+        lock = file_lock(self.own / "lock")
+        with store_failures(self.own):
+            try:
+                lock.acquire(timeout=LOCK_SECONDS)
+            except Timeout as error:  # an OSError, but not one of the disk's
+                raise StoreBusyError(
+                    f"Another dsollama is changing the store {self.root}.",
+                    "Try again when it has finished.",
+                ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clear_temporary(self) -> None:
+        """Remove what a killed process left half-written; the caller is `changing` the store.
+
+        Whoever writes by way of `tmp/` is changing the store, so nobody is writing there now.
+
+        Raises:
+            StoreError: something cannot be removed.
+        """
+        if is_own_folder(self.root, ".dsollama", "tmp"):
+            for seen in walk(self.own / "tmp"):
+                if not seen.problem:
+                    with store_failures(seen.path):
+                        seen.path.unlink(missing_ok=True)
+
     def staging(self, key: str) -> Path:
         """Folder of the install called `key`."""
         return self.own / "staging" / key
@@ -85,7 +152,7 @@ class Store:
         Raises:
             BrokenManifestError: that is not a digest.
         """
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise BrokenManifestError(f"{digest!r} is not a digest.")
         return self.root / "blobs" / digest.replace(":", "-")
 
@@ -93,18 +160,30 @@ class Store:
         """Place of the manifest of `name`."""
         return self.root / "manifests" / name.path
 
+    def modelfile_path(self, name: ModelName) -> Path:
+        """Place of our Modelfile of `name`."""
+        return self.own / "modelfiles" / name.path
+
     def free_bytes(self) -> int:
-        """Bytes that this user can still write to the store's filesystem."""
+        """Bytes that this user can still write to the store's filesystem.
+
+        One that tells no size at all, as ramfs and some network filesystems, has room.
+        """
         with store_failures(self.root):
-            return shutil.disk_usage(_nearest(self.root)).free
+            usage = shutil.disk_usage(_nearest(self.root))
+            return usage.free if usage.total else MAX_SIZE
 
     def require_writable(self) -> None:
         """Raise StoreNotWritableError unless a folder can be made in the store; makes none."""
-        with store_failures(self.root):
-            folders = (self.root / name for name in ("blobs", "manifests", ".dsollama"))
-            for each in (_nearest(self.root), *folders):
-                if each.exists() and not _writable(each):
-                    raise PermissionError(errno.EACCES, f"{each} is not writable for this user")
+        facts = self.facts()
+        found = diagnose(facts, sudo_command(sys.argv, self.root))
+        if found is not None:
+            raise StoreNotWritableError(*found)
+
+    def facts(self) -> Facts:
+        """What there is to know of whose the store is."""
+        folders = [self.root / name for name in ("blobs", "manifests", ".dsollama")]
+        return look(self.root, folders)
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the blob is there with its size; its bytes are not read."""
@@ -114,12 +193,12 @@ class Store:
             return False
 
     def put_blob(self, digest: str, data: bytes) -> None:
-        """Write a small blob unless it is there already.
+        """Write a small blob unless it is there already; a damaged one is replaced.
 
         Raises:
             StoreError: it cannot be written.
         """
-        if not self.has_blob(digest, len(data)):
+        if not self._holds(digest, data):
             write_atomically(self.blob_path(digest), data, self._temporary())
 
     def adopt_blob(self, digest: str, file: Path) -> None:
@@ -130,6 +209,8 @@ class Store:
         """
         target = self.blob_path(digest)
         make_folder(target.parent)
+        with store_failures(file):
+            os.utime(file)  # a starting Ollama prunes nameless blobs of more than an hour
         place(file, target)
 
     def put_manifests(self, manifests: Mapping[ModelName, bytes]) -> None:
@@ -150,31 +231,37 @@ class Store:
                 self._put_back(path, data_before)
             raise
 
-    def read_blob(self, digest: str) -> bytes:
-        """Return a small blob.
+    def read_blob(self, digest: str, limit: int = MAX_SMALL_BLOB) -> bytes:
+        """Return a small blob of at most `limit` bytes.
 
         Raises:
             BrokenManifestError: it is missing or too large to be one.
         """
         path = self.blob_path(digest)
         try:
-            if path.stat().st_size > MAX_SMALL_BLOB:
-                raise BrokenManifestError(f"The layer {digest} is too large to be a setting.")
-            return path.read_bytes()
+            return read_small(path, limit)
         except OSError as error:
-            raise BrokenManifestError(f"The layer {digest} cannot be read: {error}.") from error
+            if error.errno == errno.EFBIG:
+                sentence = f"The layer {digest} is too large to be a setting."
+                raise BrokenManifestError(sentence) from error
+            reason = error.strerror or error
+            raise BrokenManifestError(f"The layer {digest} cannot be read: {reason}.") from error
 
     def models(self) -> list[InstalledModel]:
         """Return every model whose manifest can be read, by name."""
         found = []
-        for path in sorted((self.root / "manifests").glob("*/*/*/*")):
-            name = _name_of(path)
-            if name is not None and path.is_file():
-                try:
-                    found.append(self._read(name))
-                except BrokenManifestError:
-                    continue
+        for name in self.names():
+            try:
+                found.append(self._read(name))
+            except BrokenManifestError:
+                continue
         return found
+
+    def names(self) -> list[ModelName]:
+        """Return the names that have a manifest, readable or not, in order."""
+        paths = sorted((self.root / "manifests").glob("*/*/*/*"))
+        names = ((_name_of(path), path) for path in paths)
+        return [name for name, path in names if name is not None and os.path.isfile(path)]  # noqa: PTH113 - never raises
 
     def model(self, name: ModelName) -> InstalledModel:
         """Return one model.
@@ -190,41 +277,20 @@ class Store:
             )
         return self._read(name)
 
-    def write_ledger(self, digest: str, entry: Mapping[str, Any]) -> None:
-        """Keep where an installed blob came from.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
-        path = self._ledger(digest)
-        data = json.dumps(entry, indent=1, sort_keys=True).encode() + b"\n"
-        write_atomically(path, data, self._temporary())
-
     def write_modelfile(self, name: ModelName, text: str) -> None:
         """Keep the Modelfile that says the same as the manifest of `name`, for people.
 
         Raises:
             StoreError: it cannot be written.
         """
-        path = self.own / "modelfiles" / name.path
+        path = self.modelfile_path(name)
         write_atomically(path, text.encode(), self._temporary())
 
-    def ledger(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Yield (digest, entry) of everything dsollama has installed; unreadable ones are left."""
-        for path in sorted((self.own / "ledger").glob("*.json")):
-            try:
-                entry = json.loads(path.read_bytes()[:MAX_SMALL_BLOB])
-            except (OSError, ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict):
-                yield f"sha256:{path.stem}", entry
-
-    def ledger_entry(self, digest: str) -> Mapping[str, Any] | None:
-        """Return what is known of an installed blob's origin."""
-        return next((entry for known, entry in self.ledger() if known == digest), None)
-
-    def _ledger(self, digest: str) -> Path:
-        return self.own / "ledger" / f"{digest.removeprefix('sha256:')}.json"
+    def _holds(self, digest: str, data: bytes) -> bool:
+        try:
+            return self.has_blob(digest, len(data)) and self.blob_path(digest).read_bytes() == data
+        except OSError:
+            return False
 
     def _temporary(self) -> Path:
         return self.own / "tmp" / f"{os.getpid()}-{os.urandom(4).hex()}"
@@ -239,9 +305,7 @@ class Store:
     def _read(self, name: ModelName) -> InstalledModel:
         path = self.manifest_path(name)
         try:
-            if path.stat().st_size > MAX_SMALL_BLOB:
-                raise BrokenManifestError(f"The manifest of {name} is too large to be one.")
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(read_small(path, MAX_JSON))
             return InstalledModel(
                 name,
                 _layer(manifest["config"]),
@@ -249,13 +313,20 @@ class Store:
                 datetime.fromtimestamp(path.stat().st_mtime, UTC),
             )
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            large = isinstance(error, OSError) and error.errno == errno.EFBIG
+            reason = "is too large to be one" if large else "cannot be read"
             raise BrokenManifestError(
-                f"The manifest of {name} cannot be read.", f"See {path}."
+                f"The manifest of {name} {reason}.", f"See {path}."
             ) from error
 
 
 def _layer(entry: Mapping[str, Any]) -> InstalledLayer:
-    return InstalledLayer(str(entry["mediaType"]), str(entry["digest"]), int(entry["size"]))
+    media_type, digest, size = entry["mediaType"], entry["digest"], entry["size"]
+    if not isinstance(media_type, str) or not DIGEST.fullmatch(digest):
+        raise ValueError(digest)
+    if type(size) is not int or not 0 <= size <= MAX_SIZE:
+        raise ValueError(size)
+    return InstalledLayer(media_type, digest, size)
 
 
 def _name_of(manifest: Path) -> ModelName | None:
@@ -271,8 +342,3 @@ def _nearest(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-def _writable(folder: Path) -> bool:
-    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and not read_only

@@ -1,0 +1,134 @@
+"""What dsollama put into a store, and from where: one JSON per blob, `ledger/HEX.json`.
+
+The ledger is believed for what it is worth: it helps to find, to compare and to repair. What a
+blob holds is decided by its digest alone, so a lost or forged entry can do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from dsollama.store.files import read_small, store_failures, write_atomically
+
+MAX_ENTRY_BYTES = 16 * 2**20
+_VERSION = 2
+
+Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One file that the blob was made of.
+
+    Attributes:
+        path: in the repository.
+        size: bytes.
+        sha256: as the Hub published it; None for a small file kept in git itself.
+    """
+
+    path: Text
+    size: Count
+    sha256: Hex | None
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Bytes `target` to `target + size` of the blob are those from `source` on of a file.
+
+    Attributes:
+        file: index of the `Source`.
+    """
+
+    file: Count
+    source: Count
+    target: Count
+    size: Count
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one blob.
+
+    Attributes:
+        size: bytes of the blob.
+        endpoint: the Hub that it came from; empty where it came from files of this machine.
+        repository: OWNER/REPO.
+        commit: full hash of the commit.
+        quant: label as the repository writes it.
+        sources: the files, in order.
+        spans: where the blob's bytes come from; what no span covers is the merged header, or
+            zero padding.
+        block: bytes of a block.
+        prefixes: SHA-256 of the blob's first 1, 2, 3... blocks, the last one of the whole blob;
+            they find a damaged block without another digest of everything.
+        names: the models that were registered with it, in Ollama's shortest form.
+        installed: when, ISO 8601 in UTC.
+        dsollama: which version wrote this.
+    """
+
+    size: Count
+    endpoint: Text
+    repository: Text
+    commit: Commit
+    quant: Text
+    sources: tuple[Source, ...]
+    spans: tuple[Span, ...]
+    block: Annotated[int, msgspec.Meta(gt=0)]
+    prefixes: tuple[Hex, ...]
+    names: tuple[Text, ...]
+    installed: Text
+    dsollama: Text
+    version: int = _VERSION
+
+
+class Ledger:
+    """The entries of one store; `folder` need not exist."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        """Keep the entries in `folder`, written by way of the folder `temporary`."""
+        self._folder = folder
+        self._temporary = temporary
+
+    def path(self, digest: str) -> Path:
+        """Place of the entry of the blob `sha256:HEX`."""
+        return self._folder / f"{digest.removeprefix('sha256:')}.json"
+
+    def write(self, digest: str, entry: Entry) -> None:
+        """Keep `entry`.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        data = msgspec.json.format(msgspec.json.encode(entry), indent=1) + b"\n"
+        write_atomically(self.path(digest), data, self._temporary / self.path(digest).name)
+
+    def read(self, digest: str) -> Entry | None:
+        """Return the entry of a blob; None where there is none that can be read."""
+        try:
+            data = read_small(self.path(digest), MAX_ENTRY_BYTES, follow=False)
+            entry = msgspec.json.decode(data, type=Entry)
+        except (OSError, ValueError, RecursionError):  # msgspec's own are ValueErrors
+            return None
+        return entry if entry.version == _VERSION else None
+
+    def remove(self, digest: str) -> None:
+        """Forget a blob.
+
+        Raises:
+            StoreError: the entry is there and cannot be removed.
+        """
+        with store_failures(self.path(digest)):
+            self.path(digest).unlink(missing_ok=True)
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        """Yield (`sha256:HEX`, entry) of all that can be read."""
+        for path in sorted(self._folder.glob("*.json")):
+            digest = f"sha256:{path.stem}"
+            entry = self.read(digest)
+            if entry is not None:
+                yield digest, entry

@@ -1,0 +1,83 @@
+"""Garbage in `blobs/`: what no manifest names, and what Ollama has not finished."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from dsollama.store.finding import (
+    GRACE_SECONDS,
+    NOT_OURS,
+    Finding,
+    Kind,
+    Sweep,
+    age,
+    entries,
+    finding,
+)
+from dsollama.store.manifests import ManifestFile, unreadable, users
+from dsollama.store.store import Store
+from dsollama.store.unfinished import read_removals
+from dsollama.store.walk import Seen
+
+_BLOB = re.compile(r"sha256-([0-9a-f]{64})")
+# What Ollama 0.33 writes beside its blobs: downloads, and files that have no digest yet.
+_PARTIAL = re.compile(r"(sha256-[0-9a-f]{64})(-partial(-\d+)?|\.tmp)|sha256-\d+")
+
+
+def blob_garbage(store: Store, manifests: Sequence[ManifestFile], now: float) -> Iterator[Finding]:
+    """Find blobs that no manifest names, and what Ollama left beside the blobs."""
+    found = list(entries(store, "blobs"))
+    downloads = _download_ages(found, now)
+    # A pull's first blobs may be done hours before its last one and its manifest.
+    pulling = any(each < GRACE_SECONDS for each in downloads.values())
+    named = users(manifests)
+    removed = {digest for each in read_removals(store).values() for digest in each.digests}
+    for seen in found:
+        blob, partial = (each.fullmatch(seen.path.name) for each in (_BLOB, _PARTIAL))
+        digest = f"sha256:{blob[1]}" if blob else ""
+        if digest in named:
+            continue
+        if len(seen.parts) != 1 or not (blob or partial):
+            yield finding(Kind.PARTIAL, seen, NOT_OURS, Sweep.NEVER, ours=False)
+        elif blob and unreadable(manifests):
+            why = "may be named by a manifest that cannot be read"
+            yield finding(Kind.BLOB, seen, why, Sweep.NEVER, ours=False)
+        elif blob and (whose := _whose(store, digest, removed)):
+            yield finding(Kind.BLOB, seen, f"no model uses it; {whose}", Sweep.OWN, ours=True)
+        elif blob:
+            busy = pulling or age(seen, now) < GRACE_SECONDS
+            yield _foreign(Kind.BLOB, seen, "no model uses it; not dsollama's", busy=busy)
+        else:
+            busy = downloads[_download(seen)] < GRACE_SECONDS
+            yield _foreign(Kind.PARTIAL, seen, "Ollama has not finished it", busy=busy)
+
+
+def _foreign(kind: Kind, seen: Seen, why: str, *, busy: bool) -> Finding:
+    if busy:
+        why = f"{why}, but Ollama may be at work on it"
+    return finding(kind, seen, why, Sweep.NEVER if busy else Sweep.ALL, ours=False)
+
+
+def _download_ages(found: Sequence[Seen], now: float) -> dict[str, float]:
+    """Return the age of each unfinished download: that of the youngest of its files."""
+    ages: dict[str, float] = {}
+    for seen in found:
+        if _PARTIAL.fullmatch(seen.path.name) and not _BLOB.fullmatch(seen.path.name):
+            key = _download(seen)
+            ages[key] = min(ages.get(key, now), age(seen, now))
+    return ages
+
+
+def _download(seen: Seen) -> str:
+    match = _PARTIAL.fullmatch(seen.path.name)
+    return (match[1] if match else None) or seen.path.name
+
+
+def _whose(store: Store, digest: str, removed: Collection[str]) -> str:
+    """Say how a blob came from dsollama; nothing where it did not, or nobody knows."""
+    entry = store.ledger.read(digest)
+    if entry is not None:
+        origin = f"{entry.repository} {entry.quant}".strip()
+        return f"dsollama installed it from {origin}, and the same install could take it over"
+    return "a removal by dsollama was interrupted" if digest in removed else ""
