@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from dsollama.modelfile.document import Modelfile, format_number
+from dsollama.modelfile.document import Modelfile, Parameter, format_number
 
 MODEL = "application/vnd.ollama.image.model"
 TEMPLATE = "application/vnd.ollama.image.template"
@@ -83,10 +83,8 @@ def small_layers(modelfile: Modelfile) -> tuple[Layer, ...]:
     if modelfile.system:
         layers.append(Layer(SYSTEM, modelfile.system.encode()))
     if modelfile.params:
-        numbers = [
-            f'"{name}":{format_number(value)}' for name, value in sorted(modelfile.params.items())
-        ]
-        layers.append(Layer(PARAMS, f"{{{','.join(numbers)}}}\n".encode()))
+        pairs = [f'"{name}":{_go_value(value)}' for name, value in sorted(modelfile.params.items())]
+        layers.append(Layer(PARAMS, f"{{{','.join(pairs)}}}\n".encode()))
     return tuple(layers)
 
 
@@ -127,6 +125,12 @@ def human_number(count: int) -> str:
     if count >= _MILLION:
         return f"{count // _MILLION}M" if count % _MILLION == 0 else f"{count / _MILLION:.2f}M"
     return f"{count / _THOUSAND:.0f}K" if count >= _THOUSAND else str(count)
+
+
+def _go_value(value: Parameter) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return format_number(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _go_json(value: object) -> bytes:
