@@ -6,14 +6,15 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from msgspec import structs
 
 from dsollama import __version__
 from dsollama.errors import (
@@ -27,15 +28,23 @@ from dsollama.events import Listener, ShardVerified, StepStarted
 from dsollama.gguf import split_program
 from dsollama.gguf.shards import shard_file_name
 from dsollama.hub.ranges import RangeReader
+from dsollama.install.consume import MAX_CONNECTIONS, reach
+from dsollama.install.journal import clear_claims, has_claims
 from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
-from dsollama.install.transfer import Transfer, make_jobs
+from dsollama.install.record import mark_consumed, write_record
+from dsollama.install.segments import Job, make_jobs
+from dsollama.install.sources import ShardReader
+from dsollama.install.staged import StagedFile
+from dsollama.install.transfer import BLOCK_BYTES, Transfer
 from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
-from dsollama.store.files import make_folder, store_failures
+from dsollama.store.files import make_folder, open_new, remove_if_empty, store_failures
+from dsollama.store.ledger import Entry, Source, Span
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
 
 MERGED = "merged.gguf"
-_HASH_BLOCK = 4 * 2**20
+LOCK_TRIES, LOCK_SECONDS = 20, 1.0
+"""A `dsollama gc` that looks around holds the lock of an install for a moment."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Installed:
         names: the names that can now be run.
         digest: `sha256:HEX` of the model's blob.
         size: bytes of the blob.
-        moved: bytes fetched now.
+        moved: bytes that came over the network now.
+        copied: bytes read from files of this machine.
         resumed: bytes taken over from an earlier run.
         seconds: wall time.
         store: where.
@@ -56,6 +66,7 @@ class Installed:
     digest: str
     size: int
     moved: int
+    copied: int
     resumed: int
     seconds: float
     store: Path
@@ -80,22 +91,61 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
     plan = with_disk(plan)
     store = Store(plan.store)
     store.require_writable()
-    digest, moved = plan.installed, 0
-    if digest is None:
+    digest, moved, copied = "", 0, 0
+    if not plan.installed:
         _require_room(plan)
         with _staging(store, plan.key) as staging:
-            digest, moved = _make_blob(plan, store, staging, listener, connections)
-    listener(StepStarted("register", ", ".join(str(model.name) for model in plan.models)))
-    _register(plan, store, digest)
+            plan = with_disk(plan)  # another dsollama may have been quicker
+            if not plan.installed:
+                write_record(staging, plan.record)
+                blob = _make_blob(plan, staging, listener, connections)
+                digest, moved, copied = blob.digest, blob.moved, blob.copied
+                _adopt(plan, store, staging, blob, listener)
+    if plan.installed:
+        digest = plan.installed
+        _take_over(plan, store, listener)
     return Installed(
-        names=tuple(str(model.name) for model in plan.models),
+        names=_names(plan),
         digest=digest,
         size=plan.size,
         moved=moved,
+        copied=copied,
         resumed=plan.resumed,
         seconds=time.monotonic() - began,
         store=plan.store,
     )
+
+
+def _adopt(plan: InstallPlan, store: Store, staging: Path, blob: _Blob, listener: Listener) -> None:
+    """Make the merged file a blob and register it."""
+    listener(StepStarted("register", ", ".join(_names(plan))))
+    merged = staging / MERGED
+    # From here on the blob is nobody's until its manifests are there.
+    with store.changing(), _taken_back_on_failure(plan, store, blob.digest, merged):
+        # The ledger first: killed behind it, a rerun finds the blob and only registers it.
+        store.ledger.write(blob.digest, _ledger_entry(plan, blob.prefixes))
+        store.adopt_blob(blob.digest, merged)
+        _register(plan, store, blob.digest)
+    clear_claims(staging)
+
+
+def _take_over(plan: InstallPlan, store: Store, listener: Listener) -> None:
+    """Register a blob that the store has already."""
+    assert plan.installed is not None  # noqa: S101 - the caller has looked
+    listener(StepStarted("register", ", ".join(_names(plan))))
+    _remove_leftovers(store, plan.key)
+    with store.changing():
+        if not store.has_blob(plan.installed, plan.size):  # `dsollama remove` may be quicker
+            raise StoreBusyError(
+                "The model's weights have just been removed by another dsollama.",
+                "Run the same command again.",
+            )
+        _register(plan, store, plan.installed)
+        _name_in_ledger(plan, store, plan.installed)
+
+
+def _names(plan: InstallPlan) -> tuple[str, ...]:
+    return tuple(str(model.name) for model in plan.models)
 
 
 def _require_room(plan: InstallPlan) -> None:
@@ -112,72 +162,89 @@ def _staging(store: Store, key: str) -> Iterator[Path]:
     """Lock the install's folder; afterwards keep it only if it holds claimed bytes."""
     folder = store.staging(key)
     existed = {each for each in (store.root, *_folders(store.root)) if each.exists()}
-    make_folder(folder)
-    lock = FileLock(folder / "lock")
     with store_failures(folder):
-        _acquire(lock)
+        lock = _locked(folder)
     try:
         yield folder
     finally:
-        if not (folder / "journal.json").exists():
+        if not has_claims(folder):
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
-        for each in (folder, folder.parent, store.own / "tmp", *_folders(store.root), store.root):
-            if each not in existed:
-                _remove_if_empty(each)
+        remove_if_empty(folder)
+        remove_if_empty(folder.parent)
+        # Others come by way of the store's lock, and may be about to write into these.
+        if not (store.own / "lock").exists():
+            for each in (store.own / "tmp", *_folders(store.root), store.root):
+                if each not in existed:
+                    remove_if_empty(each)
 
 
-def _acquire(lock: FileLock) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:  # an OSError, but not one of the disk's
-        raise StoreBusyError(
-            "Another dsollama is installing this very model into this store.",
-            "Wait for it to finish; then this command has nothing left to do.",
-        ) from error
+def _remove_leftovers(store: Store, key: str) -> None:
+    """Remove the staging folder of an install that was killed just before its end."""
+    if store.staging(key).exists():
+        with suppress(StoreBusyError), _staging(store, key) as staging:
+            clear_claims(staging)
+
+
+def _locked(folder: Path) -> FileLock:
+    """Make an install's folder and lock it; an ending install or a gc may just take it away."""
+    lock = FileLock(folder / "lock")
+    for _ in range(LOCK_TRIES):
+        with suppress(FileNotFoundError):
+            make_folder(folder)
+            os.close(open_new(folder / "lock", os.O_RDWR))
+            try:
+                lock.acquire(timeout=LOCK_SECONDS)
+            except Timeout:  # an OSError, but not one of the disk's
+                break
+            return lock
+    raise StoreBusyError(
+        "Another dsollama is installing this very model into this store.",
+        "Wait for it to finish; then this command has nothing left to download.",
+    )
 
 
 def _folders(root: Path) -> tuple[Path, ...]:
     return (root / ".dsollama", root / "blobs", root / "manifests")
 
 
-def _remove_if_empty(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except OSError:
-        return
+@dataclass(frozen=True)
+class _Blob:
+    """A finished, durable `merged.gguf` in the staging folder.
+
+    `moved` bytes came from the Hub and `copied` from files of this machine.
+    """
+
+    digest: str
+    prefixes: tuple[str, ...]
+    moved: int
+    copied: int
 
 
-def _make_blob(
-    plan: InstallPlan, store: Store, staging: Path, listener: Listener, connections: int
-) -> tuple[str, int]:
-    """Return the blob's digest and the bytes that were fetched."""
-    reader = RangeReader(plan.endpoint, plan.repository, plan.commit, listener)
+def _make_blob(plan: InstallPlan, staging: Path, listener: Listener, connections: int) -> _Blob:
+    """Make the merged file, by either merger."""
+    remote = RangeReader(plan.endpoint, plan.repository, plan.commit, listener)
+    reader = ShardReader(remote if plan.remote else None, plan.local)
+    if not plan.program:
+        return _fetch_merged(plan, reader, staging, listener, connections)
     merged = staging / MERGED
-    if plan.program:
-        moved = _fetch_shards(plan, reader, staging, listener, connections)
-        listener(StepStarted("merge", str(plan.program)))
-        first = staging / shard_file_name("model", 1, len(plan.shards))
-        with _removed_on_failure(merged):
-            split_program.merge(plan.program, first, merged)
-            listener(StepStarted("digest", format_bytes(merged.stat().st_size)))
-            digest = _digest_file(merged)
-    else:
-        digest, moved = _fetch_merged(plan, reader, staging, listener, connections)
-    store.adopt_blob(digest, merged)
-    shutil.rmtree(staging, ignore_errors=True)
-    return digest, moved
+    moved = _fetch_shards(plan, reader, staging, listener, connections)
+    listener(StepStarted("merge", str(plan.program)))
+    first = staging / shard_file_name("model", 1, len(plan.shards))
+    with _removed_on_failure(merged):
+        split_program.merge(plan.program, first, merged)
+        listener(StepStarted("digest", format_bytes(merged.stat().st_size)))
+        digest = _digest_file(merged)
+    return _Blob(digest, (), moved - reader.copied, reader.copied)
 
 
 def _fetch_merged(
-    plan: InstallPlan, reader: RangeReader, staging: Path, listener: Listener, connections: int
-) -> tuple[str, int]:
+    plan: InstallPlan, reader: ShardReader, staging: Path, listener: Listener, connections: int
+) -> _Blob:
     """The one pass: every shard straight to its place in the merged file."""
     merged = staging / MERGED
     head = plan.layout.header if plan.layout else b""
-    with store_failures(merged), merged.open("r+b" if merged.exists() else "x+b") as out:
-        out.write(head)
-        out.truncate(plan.size)
+    _prepare(merged, plan, head, staging)
     heads = {index: header.raw if plan.layout else b"" for index, header in enumerate(plan.headers)}
     jobs = make_jobs(
         plan.shards,
@@ -187,31 +254,65 @@ def _fetch_merged(
         plan.size,
     )
     _verify_headers_only(plan, listener)
-    listener(StepStarted("download", f"{len(plan.shards)} shards, {format_bytes(plan.size)}"))
+    listener(StepStarted("download", _what(plan)))
     whole = hashlib.sha256(head) if plan.layout else None
-    with _interruptible(
-        Transfer(jobs, len(plan.shards), reader, staging, connections, listener)
-    ) as transfer:
+    transfer = Transfer(
+        jobs,
+        len(plan.shards),
+        reader,
+        staging,
+        min(connections, MAX_CONNECTIONS) if plan.consume else connections,
+        listener,
+        lambda job: _consume(reader, transfer, staging, job) if plan.consume else None,
+        reach(plan.size) if plan.consume else None,
+    )
+    with _interruptible(transfer):
         digests = transfer.run(whole)
     if plan.layout:
         _require_zero_gaps(merged, plan.layout.gaps)
     # A single file is the blob as it is: one digest serves both.
-    return f"sha256:{digests.whole or digests.shards[0]}", transfer.moved
+    digest = f"sha256:{digests.whole or digests.shards[0]}"
+    moved = transfer.moved - reader.copied
+    return _Blob(digest, digests.prefixes, moved, reader.copied)
+
+
+def _prepare(file: Path, plan: InstallPlan, head: bytes, staging: Path) -> None:
+    """Give the staging file its room and its first bytes; without a file no claim holds."""
+    if not file.exists():
+        clear_claims(staging)
+    with closing(StagedFile(file)) as staged:
+        staged.resize(plan.size, reserve=not plan.consume)
+        staged.write(memoryview(head), 0, direct=False)
+
+
+def _consume(reader: ShardReader, transfer: Transfer, staging: Path, job: Job) -> None:
+    """Delete a local shard whose bytes are verified, once they are on the disk for good."""
+    path = reader.local(job.shard.path)
+    if path is not None:
+        transfer.checkpoint()
+        mark_consumed(staging)
+        with store_failures(path):
+            path.unlink()
 
 
 def _fetch_shards(
-    plan: InstallPlan, reader: RangeReader, staging: Path, listener: Listener, connections: int
+    plan: InstallPlan, reader: ShardReader, staging: Path, listener: Listener, connections: int
 ) -> int:
     """The named road: every shard into a file of its own, with the name the program expects."""
     count = len(plan.shards)
     files = {index: staging / shard_file_name("model", index + 1, count) for index in range(count)}
     jobs = make_jobs(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
-    listener(StepStarted("download", f"{count} shards"))
+    listener(StepStarted("download", _what(plan)))
     with _interruptible(
         Transfer(jobs, len(plan.shards), reader, staging, connections, listener)
     ) as transfer:
         transfer.run(None)
     return transfer.moved
+
+
+def _what(plan: InstallPlan) -> str:
+    text = f"{len(plan.shards)} shards, {format_bytes(plan.size)}"
+    return f"{text}, {len(plan.local)} of them from this machine" if plan.local else text
 
 
 def _verify_headers_only(plan: InstallPlan, listener: Listener) -> None:
@@ -263,18 +364,37 @@ def _require_zero_gaps(merged: Path, gaps: tuple[tuple[int, int], ...]) -> None:
 
 
 def _digest_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    read: Callable[[int], bytes]
     with store_failures(path), path.open("rb") as file:
         os.fsync(file.fileno())
-        read = file.read
-        for block in iter(lambda: read(_HASH_BLOCK), b""):
-            digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+@contextmanager
+def _taken_back_on_failure(
+    plan: InstallPlan, store: Store, digest: str, merged: Path
+) -> Iterator[None]:
+    """Leave the store as it was, with the blob back in staging, if its names cannot be written."""
+    blob = store.blob_path(digest)
+    had_blob = blob.exists()
+    made = [store.blob_path(each.digest) for model in plan.models for each in model.small]
+    made += [store.blob_path(model.config.digest) for model in plan.models]
+    made += [store.modelfile_path(model.name) for model in plan.models]
+    made += [store.ledger.path(digest)]
+    made = [path for path in made if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if blob.exists() and not had_blob:
+                blob.replace(merged)
+            for path in made:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def _register(plan: InstallPlan, store: Store, digest: str) -> None:
-    """Small layers and Modelfiles first, then the ledger, the manifests last."""
+    """Small layers and Modelfiles first, the manifests last."""
+    store.clear_temporary()
     manifests = {}
     for model in plan.models:
         for layer in (model.config, *model.small):
@@ -283,18 +403,40 @@ def _register(plan: InstallPlan, store: Store, digest: str) -> None:
         store.write_modelfile(model.name, text)
         weights = layer_entry(MODEL, digest, plan.size)
         manifests[model.name] = manifest_bytes(model.config, weights, model.small)
-    store.write_ledger(
-        digest,
-        {
-            "dsollama": __version__,
-            "installed": datetime.now(UTC).isoformat(timespec="seconds"),
-            "endpoint": plan.endpoint,
-            "repository": plan.repository,
-            "commit": plan.commit,
-            "quant": plan.quant,
-            "files": [shard.path for shard in plan.shards],
-            "shards": [shard.sha256 for shard in plan.shards],
-            "names": sorted(str(model.name) for model in plan.models),
-        },
-    )
     store.put_manifests(manifests)
+
+
+def _name_in_ledger(plan: InstallPlan, store: Store, digest: str) -> None:
+    entry = store.ledger.read(digest)
+    if entry is not None:
+        names = {*entry.names, *_names(plan)}
+        store.ledger.write(digest, structs.replace(entry, names=tuple(sorted(names))))
+
+
+def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...]) -> Entry:
+    names = tuple(sorted(_names(plan)))
+    installed = datetime.now(UTC).isoformat(timespec="seconds")
+    if plan.origin is not None:
+        return structs.replace(
+            plan.origin,
+            block=BLOCK_BYTES,
+            prefixes=prefixes,
+            names=names,
+            installed=installed,
+            dsollama=__version__,
+        )
+    spans = plan.layout.pieces if plan.layout else staged_pieces(plan)
+    return Entry(
+        size=plan.size,
+        endpoint=plan.endpoint,
+        repository=plan.repository,
+        commit=plan.commit,
+        quant=plan.quant,
+        sources=tuple(Source(each.path, each.size, each.sha256) for each in plan.shards),
+        spans=tuple(Span(each.shard, each.source, each.target, each.size) for each in spans),
+        block=BLOCK_BYTES,
+        prefixes=prefixes,
+        names=names,
+        installed=installed,
+        dsollama=__version__,
+    )

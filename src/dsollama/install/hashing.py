@@ -1,25 +1,25 @@
-"""Two digests of the same bytes at once, while the next are read."""
+"""Two digests of the same bytes at once, while the next arrive."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
-READ_BACK_BYTES = 2 * 2**20
 READ_AHEAD = 4
-"""Blocks of READ_BACK_BYTES that may wait for their digests."""
+"""Blocks that may wait for their digests."""
 
 
 class Hashing:
-    """Feeds blocks to two digests at once, each in its own thread, while the next is read."""
+    """Feeds blocks to two digests at once, each in its own thread, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, block: int) -> None:
+        """Prepare; `block` is the size of `buffer`'s buffers in bytes."""
         self._pools = [ThreadPoolExecutor(1) for _ in range(2)]
-        self._buffers = [memoryview(bytearray(READ_BACK_BYTES)) for _ in range(READ_AHEAD)]
-        self._waiting: deque[list[Future[None]]] = deque()
+        self._buffers = [memoryview(bytearray(block)) for _ in range(READ_AHEAD + 1)]
+        self._waiting: deque[tuple[list[Future[None]], Callable[[], None]]] = deque()
         self._next = 0
 
     def __enter__(self) -> Self:
@@ -31,23 +31,32 @@ class Hashing:
 
     def buffer(self) -> memoryview:
         """Return a buffer that no digest is reading any more."""
-        if len(self._waiting) == READ_AHEAD:
-            for future in self._waiting.popleft():
-                future.result()
-        self._next = (self._next + 1) % READ_AHEAD
+        self._next = (self._next + 1) % len(self._buffers)
         return self._buffers[self._next]
 
-    def feed(self, digests: Sequence[hashlib._Hash], view: memoryview) -> None:
-        """Let every digest take in `view`, each after what it was fed before."""
-        self._waiting.append(
-            [
-                pool.submit(digest.update, view)
-                for pool, digest in zip(self._pools, digests, strict=False)
-            ]
-        )
+    def feed(
+        self, digests: Sequence[hashlib._Hash], view: memoryview, then: Callable[[], None]
+    ) -> None:
+        """Let every digest take in `view`, each after what it was fed before.
+
+        `then` is called in this thread, by a later call, when all have.
+        """
+        pairs = zip(self._pools, digests, strict=False)
+        futures = [pool.submit(digest.update, view) for pool, digest in pairs]
+        self._waiting.append((futures, then))
+        self._finish(READ_AHEAD)
+
+    def mark(self, number: int, digest: hashlib._Hash, kept: Callable[[str], None]) -> None:
+        """Give `kept` the digest's value after all that it was fed so far, from its thread."""
+        self._pools[number].submit(lambda: kept(digest.copy().hexdigest()))
 
     def finish(self) -> None:
         """Wait until the digests have taken in everything."""
-        while self._waiting:
-            for future in self._waiting.popleft():
+        self._finish(0)
+
+    def _finish(self, left: int) -> None:
+        while len(self._waiting) > left:
+            futures, then = self._waiting.popleft()
+            for future in futures:
                 future.result()
+            then()

@@ -4,57 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dsollama.catalog.models import CatalogModel, Target, resolve_target
-from dsollama.catalog.quants import match_quant, quant_label
-from dsollama.errors import (
-    AmbiguousQuantError,
-    NoGgufError,
-    RepositoryNotFoundError,
-    ShardError,
-    UnknownQuantError,
-    UnknownVariantError,
-)
+from dsollama.errors import ShardError, UnknownVariantError, UsageError
 from dsollama.events import Listener, StepStarted
-from dsollama.gguf.header import Header, NeedMoreBytesError, parse_header
+from dsollama.gguf.header import Header, Room, read_header
 from dsollama.gguf.merge import MergedLayout, Piece, merge_layout
-from dsollama.gguf.shards import ShardSet, find_shard_sets
 from dsollama.gguf.split_program import find_program
-from dsollama.hub.listing import RemoteFile, Repository, list_repository
+from dsollama.hub.listing import RemoteFile
 from dsollama.hub.ranges import RangeReader
+from dsollama.install.choose import Choice, choose, stopped_request
+from dsollama.install.consume import require_consumable, room_needed
 from dsollama.install.differences import settings_differences
+from dsollama.install.from_store import find_in_store
 from dsollama.install.journal import claimed_bytes
+from dsollama.install.record import Record
 from dsollama.install.request import InstallRequest, Merger
+from dsollama.install.shard import PlannedShard
+from dsollama.install.sources import ShardReader, find_in_cache, find_in_folder
 from dsollama.modelfile.document import Modelfile
 from dsollama.modelfile.layers import Layer, ModelFacts, config_layer, small_layers
 from dsollama.modelfile.variants import Variant, catalog_modelfile, choose_variants
+from dsollama.store.files import disk_used
+from dsollama.store.ledger import Entry, Source
 from dsollama.store.names import ModelName, parse_name
 from dsollama.store.store import Store
-from dsollama.units import format_bytes
 
 FIRST_READ = 2**20
 """Bytes of a shard read at first for its header; shard 1's is read on from there."""
 
 REST_READ = 2**16
-MAX_CHOICES = 60
-"""How many quants are listed for a wrong one."""
-
 SPARE_BYTES = 2**20
 """Room for small layers, manifests and the journal."""
-
-
-@dataclass(frozen=True)
-class PlannedShard:
-    """A file to fetch: path in the repository, bytes, digest in hex if published, address."""
-
-    path: str
-    size: int
-    sha256: str | None
-    url: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,12 @@ class InstallPlan:
         notes: where the repository's own settings differ from ours, a sentence each.
         layout: the merged file; None for a single file or the other merger.
         headers: the shards' headers.
+        record: what a stopped install needs to go on.
         program: path of llama-gguf-split, for that merger.
+        local: files of this machine to read instead, by the shard's path in the repository.
+        remote: whether the Hub may be asked.
+        consume: whether local files are deleted once they are merged and on the disk.
+        origin: what another store's ledger knows of the blob that is copied from there.
     """
 
     endpoint: str
@@ -116,12 +106,23 @@ class InstallPlan:
     notes: tuple[str, ...]
     layout: MergedLayout | None = field(repr=False)
     headers: tuple[Header, ...] = field(repr=False)
+    record: Record = field(repr=False)
     program: Path | None = None
+    local: Mapping[str, Path] = field(default_factory=dict)
+    remote: bool = True
+    consume: bool = False
+    origin: Entry | None = field(default=None, repr=False)
+
+    @property
+    def to_copy(self) -> int:
+        """Bytes of files that this machine has already."""
+        return 0 if self.installed else sum(s.size for s in self.shards if s.path in self.local)
 
     @property
     def to_move(self) -> int:
         """Bytes that have to come over the network."""
-        return 0 if self.installed else sum(shard.size for shard in self.shards) - self.resumed
+        total = sum(shard.size for shard in self.shards)
+        return 0 if self.installed else max(total - self.to_copy - self.resumed, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data; sizes in bytes."""
@@ -140,6 +141,9 @@ class InstallPlan:
             "already_installed": self.installed,
             "bytes_resumed": self.resumed,
             "bytes_to_move": self.to_move,
+            "bytes_to_copy": self.to_copy,
+            "local_files": {path: str(file) for path, file in self.local.items()},
+            "consume": self.consume,
             "disk_needed": self.needed,
             "disk_free": self.free,
             "models": [_model_json(model) for model in self.models],
@@ -153,64 +157,76 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     Raises:
         DsollamaError: any kind of usage, Hub, shard or store error; nothing was written.
     """
+    store = Store(request.settings.store)
+    if not request.target:
+        request = stopped_request(request, store)
+    _require_sense(request)
     target = resolve_target(request.target, request.model)
     base = parse_name(request.name) if request.name else None
     variants = _variants(target.model, request.variants)
     program = None
     if request.merger is Merger.LLAMA_GGUF_SPLIT:
         program = find_program(request.settings.gguf_split)
-    store = Store(request.settings.store)
-    listener(StepStarted("plan", f"asking {request.settings.endpoint}"))
-    repository, chosen, quant = _find_quant(target, request)
-    files = [repository.files[path] for path in chosen.paths]
-    reader = RangeReader(request.settings.endpoint, repository.name, repository.commit, listener)
-    headers = _read_headers(reader, files)
-    layout = None
-    if chosen.split:
-        layout = merge_layout(headers, [each.size for each in files])
-    name = base or _default_name(target.model, repository.name, quant)
+    choice, local, origin = _choose(target, request, store, listener)
+    files = choice.files
+    remote = None if request.settings.offline or origin else _remote(request, choice, listener)
+    headers = _read_headers(ShardReader(remote, local), files)
+    layout = merge_layout(headers, [each.size for each in files]) if choice.split else None
+    name = base or _default_name(target.model, choice.repository, choice.quant)
     if request.name and ":" not in request.name.rsplit("/", 1)[-1]:
-        name = name.with_tag(quant)
-    shards = tuple(_planned_shard(request.settings.endpoint, repository, each) for each in files)
-    parameters = sum(tensor.elements for header in headers for tensor in header.tensors)
-    facts = ModelFacts(
-        headers[0].get_str("general.architecture") or "unknown",
-        parameters,
-        headers[0].get_int("general.file_type"),
-    )
+        name = name.with_tag(choice.quant)
+    facts = _facts(headers)
+    models = tuple(_planned_model(name, target.model, each, facts) for each in variants)
+    _require_sayable(store, models)
+    notes = choice.notes
+    if target.model and choice.others and remote:
+        notes += settings_differences(remote, choice.others, target.model)
     plan = InstallPlan(
         endpoint=request.settings.endpoint,
-        repository=repository.name,
-        commit=repository.commit,
-        quant=quant,
-        shards=shards,
+        repository=choice.repository,
+        commit=choice.commit,
+        quant=choice.quant,
+        shards=tuple(_planned_shard(request.settings.endpoint, choice, each) for each in files),
         merger=request.merger,
         size=layout.size if layout else files[0].size,
         facts=facts,
         store=store.root,
-        key=_key(repository, files, request.merger if layout else Merger.NATIVE),
-        models=tuple(_planned_model(name, target.model, each, facts) for each in variants),
+        key=_key(choice, request.merger if layout else Merger.NATIVE),
+        models=models,
         installed=None,
         resumed=0,
         needed=0,
         free=store.free_bytes(),
-        notes=settings_differences(reader, repository, target.model) if target.model else (),
+        notes=notes,
         layout=layout,
         headers=tuple(headers),
         program=program if layout else None,
+        record=_record(request, target, choice),
+        local=local,
+        remote=remote is not None,
+        consume=request.consume,
+        origin=origin,
     )
+    if plan.consume:
+        require_consumable(plan.shards, local)
     return with_disk(plan)
 
 
 def with_disk(plan: InstallPlan) -> InstallPlan:
     """Return the plan with what the store holds and has room for at this moment."""
     store = Store(plan.store)
-    resumed = claimed_bytes(store.staging(plan.key))
+    staging = store.staging(plan.key)
+    total = sum(shard.size for shard in plan.shards)
+    resumed = min(claimed_bytes(staging), total)
     digest = _installed_digest(store, plan)
     needed = 0
     if digest is None:
-        files = sum(shard.size for shard in plan.shards) if plan.program else plan.size
-        needed = files - resumed + (plan.size if plan.program else 0) + SPARE_BYTES
+        whole = total + plan.size if plan.program else plan.size
+        needed = max(whole - disk_used(staging), 0)
+        if plan.consume:
+            room = room_needed(plan.shards, plan.local, store.root, plan.size)
+            needed = min(needed, room)
+        needed += SPARE_BYTES
     return replace(plan, installed=digest, resumed=resumed, needed=needed, free=store.free_bytes())
 
 
@@ -232,65 +248,75 @@ def _variants(model: CatalogModel | None, wanted: Sequence[str]) -> tuple[Varian
     return (None,)
 
 
-def _find_quant(target: Target, request: InstallRequest) -> tuple[Repository, ShardSet, str]:
-    """Look for the quant in the target's repositories, the preferred one first."""
-    failure: Exception | None = None
-    for name in (target.repository, *target.alternatives):
-        try:
-            repository = list_repository(
-                name,
-                revision=request.revision,
-                endpoint=request.settings.endpoint,
-                offline=request.settings.offline,
-            )
-            chosen, quant = _choose(repository, target.quant)
-        except (RepositoryNotFoundError, UnknownQuantError, NoGgufError) as error:
-            failure = failure or error
-            continue
-        chosen.require_complete()
-        return repository, chosen, quant
-    assert failure is not None  # noqa: S101 - there is at least one repository
-    raise failure
-
-
-def _choose(repository: Repository, typed: str) -> tuple[ShardSet, str]:
-    sets = find_shard_sets(repository.files)
-    if not sets:
-        raise NoGgufError(
-            f"The repository {repository.name} holds no GGUF file.",
-            "GGUF repositories usually end in -GGUF.",
+def _require_sense(request: InstallRequest) -> None:
+    """Refuse options that contradict each other."""
+    if request.from_dir and request.from_store:
+        raise UsageError("--from-dir and --from-store cannot both be the source.", "Give one.")
+    if request.consume and (not request.from_dir or request.merger is not Merger.NATIVE):
+        raise UsageError(
+            "--consume deletes shards of --from-dir while they are merged natively.",
+            "Give --from-dir, and leave out --merger.",
         )
-    labels = {each.prefix: quant_label(each.stem) for each in sets}
-    try:
-        label = match_quant(typed, labels.values())
-    except (UnknownQuantError, AmbiguousQuantError) as error:
-        error.hint = _choices(repository, sets, labels)
-        raise
-    found = [each for each in sets if labels[each.prefix] == label]
-    if len(found) > 1:
-        raise AmbiguousQuantError(
-            f"The repository holds {label} {len(found)} times: "
-            f"{', '.join(each.prefix for each in found)}.",
-            "Take another quant, or a --revision that has it once.",
+    if request.resume and request.revision:
+        raise UsageError(
+            "--resume goes on with the commit that the install began with.",
+            "Leave out --revision, or --resume.",
         )
-    return found[0], label
 
 
-def _choices(repository: Repository, sets: Sequence[ShardSet], labels: dict[str, str]) -> str:
-    sized = sorted(
-        (sum(repository.files[path].size for path in each.paths), labels[each.prefix])
-        for each in sets
+def _choose(
+    target: Target, request: InstallRequest, store: Store, listener: Listener
+) -> tuple[Choice, dict[str, Path], Entry | None]:
+    """Return the files, those that are on this machine, and another store's knowledge of them."""
+    if request.from_store:
+        listener(StepStarted("plan", f"looking into {request.from_store}"))
+        found, path, entry = find_in_store(target, request.from_store)
+        return found, {found.files[0].path: path}, entry
+    listener(StepStarted("plan", f"asking {request.settings.endpoint}"))
+    choice = choose(target, request, store)
+    local = {} if request.consume else find_in_cache(choice.repository, choice.files)
+    if request.from_dir:
+        inside, notes = find_in_folder(request.from_dir, choice.files)
+        local |= inside
+        choice = replace(choice, notes=(*choice.notes, *notes))
+    return choice, local, None
+
+
+def _remote(request: InstallRequest, choice: Choice, listener: Listener) -> RangeReader:
+    return RangeReader(request.settings.endpoint, choice.repository, choice.commit, listener)
+
+
+def _record(request: InstallRequest, target: Target, choice: Choice) -> Record:
+    return Record(
+        endpoint=request.settings.endpoint,
+        repository=choice.repository,
+        commit=choice.commit,
+        quant=choice.quant,
+        merger=request.merger.value,
+        split=choice.split,
+        files=tuple(Source(each.path, each.size, each.sha256) for each in choice.files),
+        model=target.model.key if target.model else None,
+        name=request.name,
+        variants=request.variants,
     )
-    lines = [f"  {label:<14} {format_bytes(size)}" for size, label in sized[:MAX_CHOICES]]
-    return f"{repository.name} holds:\n" + "\n".join(lines)
 
 
-def _read_headers(reader: RangeReader, files: Sequence[RemoteFile]) -> list[Header]:
-    headers = []
+def _facts(headers: Sequence[Header]) -> ModelFacts:
+    return ModelFacts(
+        headers[0].get_str("general.architecture") or "unknown",
+        sum(tensor.elements for header in headers for tensor in header.tensors),
+        headers[0].get_int("general.file_type"),
+    )
+
+
+def _read_headers(reader: ShardReader, files: Sequence[RemoteFile]) -> list[Header]:
+    headers: list[Header] = []
+    left = Room()
     for index, file in enumerate(files):
         size = FIRST_READ if index == 0 else REST_READ
         try:
             headers.append(_read_header(reader, file, size))
+            left = left.after(headers[-1])
         except ShardError as error:
             raise type(error)(
                 f"Shard {index + 1} of {len(files)} ({file.path}): {error}", error.hint
@@ -298,15 +324,10 @@ def _read_headers(reader: RangeReader, files: Sequence[RemoteFile]) -> list[Head
     return headers
 
 
-def _read_header(reader: RangeReader, file: RemoteFile, size: int) -> Header:
-    buffer = b""
-    while True:
-        size = min(size, file.size)
-        buffer += reader.read(file.path, len(buffer), size, file.size) if size else b""
-        try:
-            return parse_header(buffer, file.size)
-        except NeedMoreBytesError as need:
-            size = max(need.size, 2 * size)
+def _read_header(reader: ShardReader, file: RemoteFile, first: int) -> Header:
+    return read_header(
+        lambda start, end: reader.read(file.path, start, end, file.size), file.size, first
+    )
 
 
 def _default_name(model: CatalogModel | None, repository: str, quant: str) -> ModelName:
@@ -315,8 +336,8 @@ def _default_name(model: CatalogModel | None, repository: str, quant: str) -> Mo
     return parse_name(f"hf.co/{repository}:{quant}")
 
 
-def _planned_shard(endpoint: str, repository: Repository, file: RemoteFile) -> PlannedShard:
-    url = f"{endpoint}/{repository.name}/resolve/{repository.commit}/{file.path}"
+def _planned_shard(endpoint: str, choice: Choice, file: RemoteFile) -> PlannedShard:
+    url = f"{endpoint}/{choice.repository}/resolve/{choice.commit}/{file.path}"
     return PlannedShard(file.path, file.size, file.sha256, url)
 
 
@@ -330,11 +351,24 @@ def _planned_model(
     return PlannedModel(name, variant, config, catalog_modelfile(model, variant, ""))
 
 
-def _key(repository: Repository, files: Sequence[RemoteFile], merger: Merger) -> str:
+def _require_sayable(store: Store, models: Sequence[PlannedModel]) -> None:
+    """Refuse a store whose path the Modelfiles could not name, before the download."""
+    base = str(store.blob_path("sha256:" + "0" * 64))
+    try:
+        for model in models:
+            replace(model.modelfile, base=base).render()
+    except ValueError as error:
+        raise UsageError(
+            f"No Modelfile can name the store {str(store.root)!r}: {error}.",
+            "Give --store / OLLAMA_MODELS another path.",
+        ) from error
+
+
+def _key(choice: Choice, merger: Merger) -> str:
     """Name the bytes, not the commit: another commit with the same shards takes over."""
     parts = [
-        [file.size, file.sha256 or [repository.name, repository.commit, file.path]]
-        for file in files
+        [file.size, file.sha256 or [choice.repository, choice.commit, file.path]]
+        for file in choice.files
     ]
     return hashlib.sha256(json.dumps([merger.value, parts]).encode()).hexdigest()[:16]
 
@@ -344,8 +378,12 @@ def _installed_digest(store: Store, plan: InstallPlan) -> str | None:
     wanted = [shard.sha256 for shard in plan.shards]
     if None in wanted:
         return None
-    for digest, entry in store.ledger():
-        if entry.get("shards") == wanted and store.has_blob(digest, plan.size):
+    if plan.origin is not None:
+        wanted = [source.sha256 for source in plan.origin.sources]
+    for digest, entry in store.ledger.entries():
+        if [source.sha256 for source in entry.sources] == wanted and store.has_blob(
+            digest, plan.size
+        ):
             return digest
     return None
 

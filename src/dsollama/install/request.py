@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from dsollama.settings import Settings
 
@@ -13,6 +14,14 @@ class Merger(StrEnum):
 
     NATIVE = "native"
     LLAMA_GGUF_SPLIT = "llama-gguf-split"
+
+
+class Via(StrEnum):
+    """Which way a model goes into Ollama; AUTO chooses."""
+
+    AUTO = "auto"
+    STORE = "store"
+    API = "api"
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,10 @@ class InstallRequest:
         variants: template variants; all where empty.
         revision: branch, tag or commit; None for the main branch.
         merger: which merger.
+        resume: whether only a stopped install is to go on; `target` may then be empty.
+        from_dir: folder with shards that the user has already.
+        consume: whether each of those is deleted once it is merged and on the disk.
+        from_store: another Ollama store that dsollama has installed the model into.
     """
 
     target: str
@@ -36,3 +49,7 @@ class InstallRequest:
     variants: tuple[str, ...] = ()
     revision: str | None = None
     merger: Merger = Merger.NATIVE
+    resume: bool = False
+    from_dir: Path | None = None
+    consume: bool = False
+    from_store: Path | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import socket
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
 from dsollama.errors import UsageError
@@ -28,8 +31,24 @@ def server_address(host: str | None) -> str:
         port = parts.port or (_SCHEME_PORTS.get(scheme, 0) if found else 0) or DEFAULT_PORT
     except ValueError as error:
         raise UsageError(
-            f"OLLAMA_HOST is {host!r}, which is no address.", "It is written HOST:PORT or a URL."
+            f"OLLAMA_HOST is {_without_password(text)!r}, which is no address.",
+            "It is written HOST:PORT or a URL.",
         ) from error
     name = parts.hostname or "127.0.0.1"
     name = _ANY.get(name, f"[{name}]" if ":" in name else name)
     return urlunsplit((scheme, f"{name}:{port}", parts.path.rstrip("/"), "", ""))
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether the URL of `server_address` names this machine, by any of its addresses."""
+    name = urlsplit(address).hostname or ""
+    with suppress(OSError, UnicodeError):
+        for family, kind, number, _, place in socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM):
+            with suppress(OSError), socket.socket(family, kind, number) as probe:
+                probe.bind(place)  # the system refuses an address that is not its own
+                return True
+    return False
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"^([^/]*//)?[^/]*@", r"\1...@", text)

@@ -1,0 +1,234 @@
+"""Which files an install is made of: by the Hub's listing, a stopped install, or a folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsollama.catalog.models import Target
+from dsollama.catalog.quants import match_quant, quant_label
+from dsollama.errors import (
+    AmbiguousQuantError,
+    MalformedGgufError,
+    NoGgufError,
+    RepositoryNotFoundError,
+    UnknownQuantError,
+    UsageError,
+)
+from dsollama.gguf.shards import ShardSet, find_shard_sets
+from dsollama.hub.listing import RemoteFile, Repository, list_repository
+from dsollama.install.journal import claimed_bytes
+from dsollama.install.record import Record, stopped_installs
+from dsollama.install.request import InstallRequest, Merger
+from dsollama.install.sources import gguf_files
+from dsollama.store.store import Store
+from dsollama.units import format_bytes
+
+MAX_CHOICES = 60
+"""How many quants are listed for a wrong one."""
+
+MAX_SHOWN = 5
+"""Of the places of a quant that a repository holds more than once."""
+
+MAX_SHARDS = 4096
+"""Of one set; DeepSeek's 671B models would be some 1,100 with a shard for every tensor."""
+
+NO_COMMIT = "0" * 40
+"""Stands for the commit of files that no Hub has listed."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The files of an install.
+
+    Attributes:
+        repository: OWNER/REPO.
+        commit: full hash that they are read at.
+        quant: label as the repository writes it.
+        files: the shards in order, or a single file.
+        split: whether they are shards.
+        others: the repository's other files by path, if it was listed.
+        notes: what the user should know, a sentence each.
+    """
+
+    repository: str
+    commit: str
+    quant: str
+    files: tuple[RemoteFile, ...]
+    split: bool
+    others: Repository | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
+    """Decide on the files.
+
+    An install that was stopped goes on with its own files, even where the Hub has newer ones by
+    now, unless a revision is asked for.
+
+    Raises:
+        DsollamaError: usage, Hub or shard errors.
+    """
+    stopped = None if request.revision else _stopped(target, request, store)
+    if request.resume:
+        if stopped is None:
+            raise UsageError(
+                f"No install of {target.quant} has stopped in {store.root}.",
+                "Leave out --resume to begin one.",
+            )
+        return _of_record(stopped[1])
+    if request.settings.offline and request.from_dir:
+        return _of_folder(target, request.from_dir)
+    choice = _of_listing(target, request)
+    if stopped is None or _same_files(stopped[1], choice):
+        return choice
+    key, record = stopped
+    in_place = format_bytes(claimed_bytes(store.staging(key)))
+    note = (
+        f"{record.repository} has changed since this install began: it goes on with commit "
+        f"{record.commit[:12]}, of which {in_place} are in place; --revision {choice.commit[:12]} "
+        "takes the new one"
+    )
+    return replace(_of_record(record), others=choice.others, notes=(note,))
+
+
+def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
+    """Return the request of the only install that has stopped in the store.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    records = [
+        record for key, record in stopped_installs(store) if claimed_bytes(store.staging(key))
+    ]
+    if not records:
+        raise UsageError(
+            f"No install has stopped in {store.root}.", "dsollama install QUANT begins one."
+        )
+    if len(records) > 1:
+        commands = [
+            f"  dsollama install --resume {each.target}"
+            + (f" --model {each.model}" if each.model else "")
+            for each in records
+        ]
+        raise UsageError(
+            f"{len(records)} installs have stopped in {store.root}.",
+            "Say which one is meant:\n" + "\n".join(commands),
+        )
+    record = records[0]
+    return replace(
+        request,
+        target=record.target,
+        model=record.model,
+        name=request.name or record.name,
+        variants=request.variants or record.variants,
+        merger=Merger(record.merger),
+    )
+
+
+def _stopped(target: Target, request: InstallRequest, store: Store) -> tuple[str, Record] | None:
+    """Return the stopped install of the same quant that is furthest."""
+    names = {each.lower() for each in (target.repository, *target.alternatives)}
+    found = [
+        (claimed_bytes(store.staging(key)), key, record)
+        for key, record in stopped_installs(store)
+        if record.repository.lower() in names
+        and record.merger == request.merger
+        and _means(target.quant, record.quant)
+    ]
+    found = [each for each in found if each[0]]
+    if not found:
+        return None
+    _, key, record = max(found, key=lambda each: each[:2])
+    return key, record
+
+
+def _means(typed: str, label: str) -> bool:
+    try:
+        return match_quant(typed, [label]) == label
+    except (UnknownQuantError, AmbiguousQuantError):
+        return False
+
+
+def _of_record(record: Record) -> Choice:
+    files = tuple(RemoteFile(each.path, each.size, each.sha256) for each in record.files)
+    return Choice(record.repository, record.commit, record.quant, files, record.split)
+
+
+def _same_files(record: Record, choice: Choice) -> bool:
+    """Whether the bytes are the same; where nobody published digests, the commit has to be."""
+    digests = [(each.size, each.sha256) for each in record.files]
+    if any(digest is None for _, digest in digests) and record.commit != choice.commit:
+        return False
+    return digests == [(each.size, each.sha256) for each in choice.files]
+
+
+def _of_listing(target: Target, request: InstallRequest) -> Choice:
+    """Look for the quant in the target's repositories, the preferred one first."""
+    failure: Exception | None = None
+    for name in (target.repository, *target.alternatives):
+        try:
+            repository = list_repository(
+                name,
+                revision=request.revision,
+                endpoint=request.settings.endpoint,
+                offline=request.settings.offline,
+            )
+            return _of_repository(repository, target.quant)
+        except (RepositoryNotFoundError, UnknownQuantError, NoGgufError) as error:
+            failure = failure or error
+    assert failure is not None  # noqa: S101 - there is at least one repository
+    raise failure
+
+
+def _of_folder(target: Target, folder: Path) -> Choice:
+    """Go by the names in a folder: there is no listing, so the split metadata has to do."""
+    files = {
+        path.name: RemoteFile(path.name, path.stat().st_size, None) for path in gguf_files(folder)
+    }
+    choice = _of_repository(Repository(target.repository, NO_COMMIT, files), target.quant)
+    note = (
+        "HF_HUB_OFFLINE is set: the shards' digests cannot be compared with the Hub's, only their "
+        "headers with each other"
+    )
+    return replace(choice, others=None, notes=(note,))
+
+
+def _of_repository(repository: Repository, typed: str) -> Choice:
+    sets = find_shard_sets(repository.files)
+    if not sets:
+        raise NoGgufError(
+            f"The repository {repository.name} holds no GGUF file.",
+            "GGUF repositories usually end in -GGUF.",
+        )
+    labels = {each.prefix: quant_label(each.stem) for each in sets}
+    try:
+        label = match_quant(typed, labels.values())
+    except (UnknownQuantError, AmbiguousQuantError) as error:
+        error.hint = _choices(repository, sets, labels)
+        raise
+    found = [each for each in sets if labels[each.prefix] == label]
+    if len(found) > 1:
+        raise AmbiguousQuantError(
+            f"The repository holds {label} {len(found)} times: "
+            f"{', '.join(each.prefix for each in found[:MAX_SHOWN])}"
+            f"{'...' if len(found) > MAX_SHOWN else '.'}",
+            "Take another quant, or a --revision that has it once.",
+        )
+    found[0].require_complete()
+    if found[0].count > MAX_SHARDS:
+        raise MalformedGgufError(
+            f"The set {found[0].stem!r} has {found[0].count} shards, which no real model has."
+        )
+    files = tuple(repository.files[path] for path in found[0].paths)
+    return Choice(repository.name, repository.commit, label, files, found[0].split, repository)
+
+
+def _choices(repository: Repository, sets: Sequence[ShardSet], labels: dict[str, str]) -> str:
+    sized = sorted(
+        (sum(repository.files[path].size for path in each.paths), labels[each.prefix])
+        for each in sets
+    )
+    lines = [f"  {label:<14} {format_bytes(size)}" for size, label in sized[:MAX_CHOICES]]
+    return f"{repository.name} holds:\n" + "\n".join(lines)

@@ -1,0 +1,75 @@
+"""`--consume`: local shards are deleted one by one, so that no second 250 GB are needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dsollama.errors import UsageError
+from dsollama.install.segments import segment_bytes
+from dsollama.install.shard import PlannedShard
+
+MAX_CONNECTIONS = 8
+"""That are used while shards are consumed: a disk needs no more."""
+
+_LEAST_AHEAD, _MOST_AHEAD = 16 * 2**20, 2**30
+
+
+def reach(size: int) -> int:
+    """Return how many bytes ahead of the digests a segment may be begun, for a file of `size`."""
+    return min(max(size // 8, _LEAST_AHEAD), _MOST_AHEAD)
+
+
+def room_needed(
+    shards: Sequence[PlannedShard], local: Mapping[str, Path], store: Path, size: int
+) -> int:
+    """Return the bytes of disk that a merged file of `size` needs while shards are consumed.
+
+    Only a local shard on the store's own disk makes room for its bytes. Beside that there must be
+    room for the shard being verified, and for what the connections have begun behind it.
+    """
+    freed = sum(
+        shard.size
+        for shard in shards
+        if shard.path in local and _on_one_disk(local[shard.path], store)
+    )
+    begun = MAX_CONNECTIONS * segment_bytes(size)
+    return max(size - freed, 0) + max(shard.size for shard in shards) + reach(size) + begun
+
+
+def require_consumable(shards: Sequence[PlannedShard], local: Mapping[str, Path]) -> None:
+    """Refuse to delete what could not be had again, or would free nothing.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    for shard in shards:
+        path = local.get(shard.path)
+        if path is None:
+            continue
+        if shard.sha256 is None:
+            raise UsageError(
+                f"{path} cannot be consumed: the Hub publishes no digest to check it by.",
+                "Leave out --consume; or unset HF_HUB_OFFLINE, so that the Hub is asked.",
+            )
+        if path.is_symlink() or path.stat().st_nlink > 1:
+            raise UsageError(
+                f"{path} cannot be consumed: it is a link, and deleting it would free nothing.",
+                "Give --from-dir the folder of the files themselves, or leave out --consume.",
+            )
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"{path} cannot be consumed: its folder is not writable for this user.",
+                "Leave out --consume, or run dsollama as the owner of the folder.",
+            )
+
+
+def _on_one_disk(path: Path, store: Path) -> bool:
+    """Whether a file's room becomes the store's when it is deleted."""
+    while not store.exists():
+        store = store.parent
+    try:
+        return path.stat().st_dev == store.stat().st_dev
+    except OSError:
+        return False

@@ -1,0 +1,201 @@
+"""Where a shard's bytes come from: a file that this machine has already, or the Hub."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+from dsollama.errors import HubOfflineError, UnreadableShardError
+from dsollama.hub.listing import RemoteFile
+from dsollama.hub.ranges import RangeReader, Stream, read_all
+
+MAX_FOLDER_ENTRIES = 100_000
+"""How many files of `--from-dir` are looked at."""
+
+
+class ShardReader:
+    """Reads shards from local files where there are any, and else from the Hub."""
+
+    def __init__(self, remote: RangeReader | None, local: Mapping[str, Path]) -> None:
+        """Combine them.
+
+        Args:
+            remote: the Hub; None where it must not be asked.
+            local: by path in the repository, the files that are believed to be the same.
+        """
+        self._remote = remote
+        self._local = dict(local)
+        self._counting = threading.Lock()
+        self.copied = 0
+
+    def open(self, path: str, start: int, end: int, file_size: int) -> Stream:
+        """Return a stream of bytes `start` to `end` (exclusive) of the shard `path`.
+
+        Raises:
+            HubOfflineError: only the Hub has the shard, and it must not be asked.
+        """
+        if path in self._local:
+            return _LocalStream(self, self._local[path], start, end)
+        if self._remote is None:
+            raise HubOfflineError(
+                f"{path} has to come from the Hub, and HF_HUB_OFFLINE is set.",
+                "Unset HF_HUB_OFFLINE for this command.",
+            )
+        return self._remote.open(path, start, end, file_size)
+
+    def read(self, path: str, start: int, end: int, file_size: int) -> bytes:
+        """Return bytes `start` to `end` (exclusive) of the shard `path`.
+
+        Raises:
+            HubError: the Hub does not give them.
+            UnreadableShardError: the local file does not.
+        """
+        with self.open(path, start, end, file_size) as stream:
+            return read_all(stream, end - start)
+
+    def cancel(self) -> None:
+        """End every read that is under way."""
+        if self._remote is not None:
+            self._remote.cancel()
+
+    def local(self, path: str) -> Path | None:
+        """Return the local file of a shard, if it is still believed in."""
+        return self._local.get(path)
+
+    def count(self, copied: int) -> None:
+        """Note that so many bytes came from a local file; from any thread."""
+        with self._counting:
+            self.copied += copied
+
+    def instead(self, path: str) -> str | None:
+        """Return what is done about a shard whose bytes are wrong, as a sentence; None: nothing.
+
+        A local file with wrong bytes is not read again.
+        """
+        local = self._local.pop(path, None)
+        if self._remote is None:
+            return None
+        if local is not None:
+            return f"{local}: its bytes are wrong; fetching this shard from the Hub"
+        return f"{path}: its bytes are wrong; fetching this shard again"
+
+
+class _LocalStream:
+    """A range of a local file; what is read is not left in the page cache."""
+
+    def __init__(self, reader: ShardReader, path: Path, start: int, end: int) -> None:
+        self._reader = reader
+        self._path = path
+        self._start, self._at, self._end = start, start, end
+        self._handle = -1
+
+    def __enter__(self) -> Self:
+        try:
+            self._handle = os.open(self._path, os.O_RDONLY)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle >= 0:
+            if hasattr(os, "posix_fadvise"):
+                read = self._at - self._start
+                os.posix_fadvise(self._handle, self._start, read, os.POSIX_FADV_DONTNEED)
+            os.close(self._handle)
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the beginning of `view`; at least one byte."""
+        most = min(len(view), self._end - self._at)
+        try:
+            count = os.preadv(self._handle, [view[:most]], self._at)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        if count == 0:
+            raise UnreadableShardError(
+                f"{self._path} became shorter while it was read.", "Run the same command again."
+            )
+        self._at += count
+        self._reader.count(count)
+        return count
+
+
+def find_in_folder(folder: Path, files: Iterable[RemoteFile]) -> tuple[dict[str, Path], list[str]]:
+    """Look below `folder` for files with the name and size of those of a repository.
+
+    Returns:
+        The files by path in the repository, and a sentence for each that has another size.
+
+    Raises:
+        UnreadableShardError: the folder cannot be read.
+    """
+    there: dict[str, Path] = {}
+    for path in gguf_files(folder):
+        there.setdefault(path.name, path)
+    found, notes = {}, []
+    for file in files:
+        name = file.path.rsplit("/", 1)[-1]
+        if name in there:
+            size = there[name].stat().st_size
+            if size == file.size:
+                found[file.path] = there[name]
+            else:
+                notes.append(
+                    f"{there[name]} has {size} bytes and the Hub's has {file.size}: it is not used"
+                )
+    return found, notes
+
+
+def gguf_files(folder: Path) -> Iterator[Path]:
+    """Yield the GGUF files below `folder`, links to files included.
+
+    Raises:
+        UnreadableShardError: the folder cannot be read, or holds too much to be meant.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(folder, error) from error
+
+    seen = 0
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders.sort()
+        seen += len(names)
+        if seen > MAX_FOLDER_ENTRIES:
+            raise UnreadableShardError(
+                f"{folder} holds more than {MAX_FOLDER_ENTRIES} files.",
+                "Name the folder that holds the shards.",
+            )
+        for name in sorted(names):
+            path = Path(root, name)
+            if name.endswith(".gguf") and path.is_file():
+                yield path
+
+
+def find_in_cache(repository: str, files: Iterable[RemoteFile]) -> dict[str, Path]:
+    """Return the files that huggingface_hub's cache holds, whatever their commit.
+
+    The cache names them by their digest (huggingface_hub, file_download.py).
+    """
+    owner = repo_folder_name(repo_id=repository, repo_type="model")
+    blobs = Path(constants.HF_HUB_CACHE) / owner / "blobs"
+    found = {}
+    for file in files:
+        path = blobs / (file.sha256 or "-")
+        try:
+            if path.stat().st_size == file.size:
+                found[file.path] = path
+        except OSError:
+            continue
+    return found
+
+
+def _unreadable(path: Path, error: OSError) -> UnreadableShardError:
+    return UnreadableShardError(
+        f"{path} cannot be read: {error.strerror or error}.",
+        "Name another folder with --from-dir, or leave it out: what is missing is downloaded.",
+    )
