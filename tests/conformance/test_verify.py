@@ -24,7 +24,7 @@ from conftest import ROOT, Engine
 
 def verify(engine: Engine, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "dsollama", "verify", *arguments],
+        [sys.executable, "-m", "dsollama", "verify", "--prompts", *arguments],
         env=dict(engine.environment), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_the_expected_prompts_are_the_references() -> None:
 @pytest.mark.engines
 @pytest.mark.parametrize("variant", [0, 1], ids=["plain", "thinking"])
 def test_what_dsollama_installs_is_right(variant: int, engine: Engine) -> None:
-    done = verify(engine, "--prompts", engine.names[variant])
+    done = verify(engine, engine.names[variant])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "to the letter" in done.stdout
     found = json.loads(verify(engine, engine.names[variant], "--json").stdout)
@@ -130,7 +130,7 @@ def test_an_old_server_is_named() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Old) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         done = subprocess.run(
-            [sys.executable, "-m", "dsollama", "verify", "deepseek-v3.1:x"],
+            [sys.executable, "-m", "dsollama", "verify", "--prompts", "deepseek-v3.1:x"],
             env={"OLLAMA_HOST": f"127.0.0.1:{server.server_address[1]}"},
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_name_that_does_not_tell_the_model_is_asked_about(engine: Engine) -> N
 
 def test_no_server_is_said() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dsollama", "verify", "deepseek-v3.1:x"],
+        [sys.executable, "-m", "dsollama", "verify", "--prompts", "deepseek-v3.1:x"],
         env={"OLLAMA_HOST": "127.0.0.1:1"}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 6

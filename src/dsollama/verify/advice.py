@@ -1,0 +1,72 @@
+"""What to do about a finding, as commands that can be pasted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from dsollama.catalog.models import find_by_repository
+from dsollama.modelfile.variants import VARIANTS
+from dsollama.store.ledger import Entry
+from dsollama.store.names import ModelName
+from dsollama.store.store import Store
+
+_THINKING = VARIANTS["thinking"].tag_suffix
+
+
+def install_command(entry: Entry, store: Store, endpoint: str) -> str:
+    """Return the `dsollama install` that gives the very blob again, under the same names.
+
+    Args:
+        entry: what the ledger knows of the blob.
+        store: where it belongs.
+        endpoint: the Hub that a command uses by itself.
+    """
+    words = ["dsollama", "install", f"hf.co/{entry.repository}:{entry.quant}"]
+    words += ["--revision", entry.commit]
+    words += _naming(entry)
+    words += ["--store", str(store.root)]
+    hub = [] if entry.endpoint == endpoint else [f"HF_ENDPOINT={shlex.quote(entry.endpoint)}"]
+    return " ".join([*hub, shlex.join(words)])
+
+
+def repair_command(names: Iterable[ModelName], store: Store) -> str:
+    """Return the command that repairs what these models share."""
+    first = next(iter(names))
+    return shlex.join(["dsollama", "verify", str(first), "--repair", "--store", str(store.root)])
+
+
+def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[ModelName]) -> str:
+    """Return the sentence that says how to install a model again."""
+    if entry is not None and entry.endpoint:
+        return f"Install it again: `{install_command(entry, store, endpoint)}`."
+    shown = ", ".join(map(str, names))
+    return (
+        f"dsollama does not know where it came from: get {shown} again as you got it, with "
+        "`dsollama install`, `ollama pull` or `ollama create`."
+    )
+
+
+def _naming(entry: Entry) -> list[str]:
+    """Return --name and --variants where the defaults would register other names."""
+    if not entry.names:
+        return []
+    model = find_by_repository(entry.repository)
+    default = f"{model.name if model else f'hf.co/{entry.repository}'}:{entry.quant}"
+    if model is None:
+        return [] if default in entry.names else ["--name", entry.names[0]]
+    bases = {name.removesuffix(_THINKING) for name in entry.names}
+    base = default if default in bases else min(bases)
+    variants = [each for each in model.variants if base + VARIANTS[each].tag_suffix in entry.names]
+    words = [] if base == default else ["--name", base]
+    if len(variants) < len(model.variants):
+        words += ["--variants", ",".join(variants)]
+    return words
+
+
+def entry_of_name(store: Store, name: ModelName) -> Entry | None:
+    """Return the ledger's entry of a model whose manifest does not tell its weights."""
+    for _digest, entry in store.ledger.entries():
+        if str(name) in entry.names:
+            return entry
+    return None
