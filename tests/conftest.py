@@ -202,16 +202,26 @@ def engine(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show which prompts were compared: models x variants x engines x cases."""
-    lines = [
+    """Show which prompts were compared (models x variants x engines x cases), and the kills."""
+    found = _recorded(terminalreporter, "matrix")
+    if found:
+        total = sum(int(line.split(": ")[1].split()[0]) for line in found)
+        terminalreporter.section("prompts compared with the reference, without a difference")
+        for line in found:
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"{total} prompts in all, 0 differences")
+    kills = _recorded(terminalreporter, "kills")
+    if kills:
+        terminalreporter.section("kill -9, each followed by a rerun that ended right")
+        for line in kills:
+            terminalreporter.write_line(line)
+
+
+def _recorded(terminalreporter: pytest.TerminalReporter, wanted: str) -> list[str]:
+    """Return what passed tests recorded under a name."""
+    return sorted(
         str(value)
         for report in terminalreporter.getreports("passed")
         for name, value in report.user_properties
-        if name == "matrix"
-    ]
-    if lines:
-        total = sum(int(line.split(": ")[1].split()[0]) for line in lines)
-        terminalreporter.section("prompts compared with the reference, without a difference")
-        for line in sorted(lines):
-            terminalreporter.write_line(line)
-        terminalreporter.write_line(f"{total} prompts in all, 0 differences")
+        if name == wanted
+    )

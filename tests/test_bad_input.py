@@ -274,3 +274,15 @@ def test_a_folder_per_quant_and_a_root_file_are_both_found(bench: Bench, single:
     for quant, size in (("q2_k_xl", 3), ("TQ1_0", 1)):
         done = run(bench, "install", quant, "--model", "v3.1", "--dry-run")
         assert f"{size} file(s)" in done.stdout
+
+
+@pytest.mark.parametrize("letter", ["\n", "\u3000", "\x1b"])
+def test_a_store_that_no_modelfile_can_name_is_said_before_the_download(
+    bench: Bench, letter: str
+) -> None:
+    store = bench.store.with_name(f'models{letter}"""\n')
+    done = run(bench, "install", "UD-Q2_K_XL", "--store", str(store))
+    assert (done.returncode, done.stderr.count("Error: ")) == (2, 1)
+    assert "\x1b" not in done.stderr
+    assert not store.exists()
+    assert bench.hub.bytes_sent < 4 * 2**20  # the headers

@@ -16,7 +16,18 @@ import pytest
 
 from conftest import ROOT, Bench
 
-COMMANDS = ("install", "chat", "list", "show", "modelfile", "template", "verify", "demo")
+COMMANDS = (
+    "install",
+    "chat",
+    "list",
+    "show",
+    "modelfile",
+    "remove",
+    "gc",
+    "template",
+    "verify",
+    "demo",
+)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

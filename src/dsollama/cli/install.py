@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsollama.cli.options import JsonOption, StoreOption, read_settings
-from dsollama.install.request import InstallRequest, Merger
+from dsollama.install.request import InstallRequest, Merger, Via
 
 if TYPE_CHECKING:
     from dsollama.install.execute import Installed
     from dsollama.install.plan import InstallPlan
+    from dsollama.install.via import Way
 
 ASK_FROM = 10**9
 """From this many bytes on a person at a terminal is asked before the download."""
@@ -36,8 +37,11 @@ def register(app: typer.Typer) -> None:
 
 def _install(
     target: Annotated[
-        str, typer.Argument(metavar="QUANT", help="A quant, or hf.co/OWNER/REPO:QUANT.")
-    ],
+        str,
+        typer.Argument(
+            metavar="QUANT", help="A quant, or hf.co/OWNER/REPO:QUANT.", show_default=False
+        ),
+    ] = "",
     model: Annotated[
         str | None,
         typer.Option(
@@ -78,19 +82,75 @@ def _install(
             "program (needs twice the disk; the bytes are the same).",
         ),
     ] = Merger.NATIVE,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-dir",
+            metavar="DIR",
+            help="Take the shards that DIR holds already; only the others are downloaded.",
+            show_default=False,
+        ),
+    ] = None,
+    consume: Annotated[
+        bool,
+        typer.Option(
+            "--consume",
+            help="Delete each shard of --from-dir once its bytes are verified and merged, so that "
+            "the merge needs no second disk.",
+        ),
+    ] = False,
+    from_store: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-store",
+            metavar="DIR",
+            help="Copy the model from another Ollama store, such as a second machine's, mounted.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with an install that stopped; QUANT may then be left out."
+        ),
+    ] = False,
     store: StoreOption = None,
+    via: Annotated[
+        Via,
+        typer.Option(
+            "--via",
+            help="store: write Ollama's store. api: hand it to the Ollama at OLLAMA_HOST, which "
+            "may be another machine's or user's. auto: the store if it can be written.",
+        ),
+    ] = Via.AUTO,
+    staging: Annotated[
+        Path | None,
+        typer.Option(
+            "--staging",
+            metavar="DIR",
+            help="With the api: where the merged file waits for its upload. Default: "
+            "~/.cache/dsollama.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from dsollama.cli.output import confirm, hint, print_json, progress
+    from dataclasses import replace
+
+    from dsollama.cli.output import confirm, hint, print_json, progress, say
     from dsollama.install.execute import execute
     from dsollama.install.plan import make_plan
+    from dsollama.install.via_api import execute_api, plan_api
     from dsollama.units import format_bytes
 
-    settings = read_settings(store)
+    if not target and not resume:
+        raise typer.BadParameter("QUANT is missing (only --resume may go without it)")
+    way = _choose_way(via, store, staging)
+    settings = way.settings
     request = InstallRequest(
         target=target,
         settings=settings,
@@ -99,25 +159,51 @@ def _install(
         variants=tuple(each.strip() for each in variants.split(",") if each.strip()),
         revision=revision,
         merger=merger,
+        resume=resume,
+        from_dir=from_dir,
+        consume=consume,
+        from_store=from_store,
     )
     with progress(as_json=as_json and not dry_run) as listener:
         plan = make_plan(request, listener)
+        by_api = plan_api(plan, way.address) if way.via is Via.API else None
+    plan = by_api.install if by_api else plan
+    plan = replace(plan, notes=(*plan.notes, *way.notes))
     if dry_run:
         if as_json:
-            print_json(plan.to_json())
+            print_json(plan.to_json() | way.to_json())
         else:
             _print_plan(plan)
+            say(f"{'via':<11} {way.via}: {way.reason}")
         return
-    question = f"Download {format_bytes(plan.to_move)} into {plan.store}?"
-    if plan.to_move >= ASK_FROM and not confirm(question, assume_yes=yes or as_json):
+    for note in plan.notes:
+        hint(f"Note: {note.rstrip('.')}.")
+    hint(f"via {way.via}: {way.reason}")
+    questions = []
+    if plan.to_move >= ASK_FROM:
+        questions.append(f"Download {format_bytes(plan.to_move)} into {plan.store}?")
+    if plan.consume and plan.to_copy:
+        questions.append(f"Delete each of the {len(plan.local)} local files once it is merged?")
+    if not all(confirm(question, assume_yes=yes or as_json) for question in questions):
         hint("Nothing was changed.")
         raise typer.Exit(1)
     with progress(as_json=as_json) as listener:
-        done = execute(plan, listener, settings.connections)
-    _print_done(done, settings.ollama_host, as_json=as_json)
+        if by_api:
+            done = execute_api(by_api, listener, settings.connections)
+        else:
+            done = execute(plan, listener, settings.connections)
+    _print_done(done, settings.ollama_host, way, as_json=as_json)
+
+
+def _choose_way(via: Via, store: Path | None, staging: Path | None) -> Way:
+    from dsollama.install.via import choose_way
+
+    folder = staging.expanduser().absolute() if staging else None
+    return choose_way(via, read_settings(store), folder)
 
 
 def _print_plan(plan: InstallPlan) -> None:
+    from dsollama.cli.output import say
     from dsollama.units import format_bytes
 
     lines = {
@@ -126,33 +212,42 @@ def _print_plan(plan: InstallPlan) -> None:
         "download": f"{format_bytes(plan.to_move)}"
         + (f" ({format_bytes(plan.resumed)} are in place)" if plan.resumed else "")
         + (" (the model is in the store already)" if plan.installed else ""),
+        "copy": f"{format_bytes(plan.to_copy)} of {len(plan.local)} local file(s)"
+        + (", each deleted once it is merged" if plan.consume else ""),
         "disk": f"needs {format_bytes(plan.needed)}, {format_bytes(plan.free)} free"
         + ("" if plan.needed <= plan.free else " - NOT ENOUGH"),
         "store": str(plan.store),
         "merger": plan.merger.value if plan.layout or plan.program else "none (a single file)",
     }
+    if not plan.local:
+        del lines["copy"]
     for key, value in lines.items():
-        typer.echo(f"{key:<11} {value}")
+        say(f"{key:<11} {value}")
     for model in plan.models:
         meaning = model.variant.meaning if model.variant else "with its own template"
-        typer.echo(f"{'name':<11} {model.name} ({meaning})")
+        say(f"{'name':<11} {model.name} ({meaning})")
     for note in plan.notes:
-        typer.echo(f"{'note':<11} {note}")
+        say(f"{'note':<11} {note}")
 
 
-def _print_done(done: Installed, host: str | None, *, as_json: bool) -> None:
-    from dsollama.cli.output import hint, print_json
+def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -> None:
+    from dsollama.cli.output import hint, print_json, say
     from dsollama.units import format_bytes, format_duration
 
     if as_json:
-        print_json({"event": "installed", **done.to_json()})
+        print_json({"event": "installed", **done.to_json(), **way.to_json()})
     else:
         for name in done.names:
-            typer.echo(name)
-        moved = f"{format_bytes(done.moved)} downloaded" if done.moved else "nothing to move"
+            say(name)
+        parts = [
+            f"{format_bytes(done.moved)} downloaded" if done.moved else "",
+            f"{format_bytes(done.copied)} copied" if done.copied else "",
+        ]
+        moved = ", ".join(filter(None, parts)) or "nothing to move"
         hint(f"Installed in {format_duration(done.seconds)} ({moved}).")
         hint(f"Now: ollama run {done.names[0]}")
-    _warn_if_unseen(done.names[0], host, done.store)
+    if not way.address:
+        _warn_if_unseen(done.names[0], host, done.store)
 
 
 def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 from dsollama.cli.options import JsonOption, StoreOption, read_settings
 
 if TYPE_CHECKING:
+    from dsollama.modelfile.document import Modelfile
     from dsollama.store.store import InstalledModel, Store
 
 ModelArgument = Annotated[
@@ -36,7 +37,7 @@ def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
     opened = Store(read_settings(store).store)
     models = opened.models()
-    described = [_describe(opened, each) for each in models]
+    described = [describe(opened, each) for each in models]
     if as_json:
         print_json(described)
         return
@@ -66,7 +67,7 @@ def _show(name: ModelArgument, store: StoreOption = None, as_json: JsonOption = 
     from dsollama.units import format_bytes
 
     opened = Store(read_settings(store).store)
-    found = _details(opened, opened.model(parse_name(name)))
+    found = details(opened, opened.model(parse_name(name)))
     if as_json:
         print_json(found)
         return
@@ -100,7 +101,6 @@ def _modelfile(
 ) -> None:
     from dsollama.catalog.models import find_model
     from dsollama.errors import UnknownModelError
-    from dsollama.modelfile.document import Modelfile
     from dsollama.modelfile.variants import catalog_modelfile, choose_variants
     from dsollama.store.names import parse_name
     from dsollama.store.store import Store
@@ -109,47 +109,94 @@ def _modelfile(
         model = find_model(name)
     except UnknownModelError:
         opened = Store(read_settings(store).store)
-        found = _details(opened, opened.model(parse_name(name)))
-        document = Modelfile(
-            base=str(opened.blob_path(found["weights"])),
-            template=found["template"],
-            params=found["params"],
-            system=found["system"],
-            comment=f"{found['name']}, from {found['source'] or 'an unknown source'}",
-        )
+        text = modelfile_of(opened, opened.model(parse_name(name)))
     else:
         chosen = choose_variants(model.variants, [variant] if variant else model.variants[:1])[0]
-        document = catalog_modelfile(model, chosen, base)
-    typer.echo(document.render(), nl=False)
+        text = _render(catalog_modelfile(model, chosen, base), model.key)
+    typer.echo(text, nl=False)
 
 
-def _describe(store: Store, model: InstalledModel) -> dict[str, Any]:
+def describe(store: Store, model: InstalledModel) -> dict[str, Any]:
+    """Return what `list` says of a model, as plain data; sizes in bytes."""
     from dsollama.modelfile.layers import MODEL
 
     weights = model.layer(MODEL)
-    entry = store.ledger_entry(weights.digest) if weights else None
+    entry = store.ledger.read(weights.digest) if weights else None
     return {
         "name": str(model.name),
         "size": model.size,
         "weights": weights.digest if weights else "",
         "weights_size": weights.size if weights else 0,
         "modified": model.modified.isoformat(timespec="seconds"),
-        "source": f"{entry['repository']}@{str(entry['commit'])[:12]}" if entry else None,
+        "source": f"{entry.repository}@{entry.commit[:12]}" if entry else None,
     }
 
 
-def _details(store: Store, model: InstalledModel) -> dict[str, Any]:
+def details(store: Store, model: InstalledModel) -> dict[str, Any]:
+    """Return what `show` says of a model, as plain data; sizes in bytes.
+
+    Raises:
+        BrokenManifestError: one of its small layers cannot be read.
+    """
     from dsollama.modelfile import layers
 
     def text(media_type: str) -> str | None:
         layer = model.layer(media_type)
         return store.read_blob(layer.digest).decode("utf-8", "replace") if layer else None
 
+    params = model.layer(layers.PARAMS)
     return {
-        **_describe(store, model),
-        "config": json.loads(store.read_blob(model.config.digest)),
+        **describe(store, model),
+        "config": _object(store, model, model.config.digest),
         "template": text(layers.TEMPLATE),
         "system": text(layers.SYSTEM) or "",
-        "params": json.loads(text(layers.PARAMS) or "{}"),
+        "params": _object(store, model, params.digest) if params else {},
         "layers": [vars(layer) for layer in (model.config, *model.layers)],
     }
+
+
+def modelfile_of(store: Store, model: InstalledModel) -> str:
+    """Return the Modelfile that says the same as an installed model.
+
+    Raises:
+        BrokenManifestError: one of its small layers cannot be read.
+        MalformedModelfileError: it holds what no Modelfile can say.
+    """
+    from dsollama.cli.output import printable
+    from dsollama.modelfile.document import Modelfile
+
+    found = details(store, model)
+    document = Modelfile(
+        base=str(store.blob_path(found["weights"])),
+        template=found["template"],
+        params=found["params"],
+        system=found["system"],
+        comment=printable(f"{found['name']}, from {found['source'] or 'an unknown source'}"),
+    )
+    return _render(document, found["name"])
+
+
+def _render(document: Modelfile, name: str) -> str:
+    from dsollama.errors import MalformedModelfileError
+
+    try:
+        return document.render()
+    except ValueError as error:
+        raise MalformedModelfileError(
+            f"No Modelfile can say what {name} is: {error}.",
+            f"`dsollama show --json {name}` shows an installed model's parts.",
+        ) from error
+
+
+def _object(store: Store, model: InstalledModel, digest: str) -> dict[str, Any]:
+    """Read a layer that is a JSON object."""
+    from dsollama.errors import BrokenManifestError
+    from dsollama.store.store import MAX_JSON
+
+    try:
+        found = json.loads(store.read_blob(digest, MAX_JSON))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise BrokenManifestError(f"The layer {digest} of {model.name} is no JSON object.")
+    return found

@@ -26,4 +26,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout."
 def read_settings(store: Path | None = None) -> Settings:
     """Return the environment's settings, with `--store` if it was given."""
     settings = Settings.from_environ(os.environ)
-    return replace(settings, store=store.expanduser().absolute()) if store else settings
+    if store is None:
+        return settings
+    return replace(settings, store=store.expanduser().absolute(), store_named=True)

@@ -22,17 +22,39 @@ PLAIN_SECONDS = 5.0
 JSON_SECONDS = 1.0
 
 
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and newline
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text
+    "\u2028\u2029\ufeff\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return `text` as a terminal may have it: unsafe characters as `\u001b`.
+
+    They are those that begin escape sequences, turn the direction of text or cannot be encoded.
+    Names of files and models, settings and answers of servers may hold any of them.
+    """
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line; all text that this program has from elsewhere goes this way."""
+    typer.echo(printable(text), err=err)
+
+
 def print_json(value: object) -> None:
     """Print one JSON value on a line of stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    say(json.dumps(value, ensure_ascii=False))  # JSON has the same escapes
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns, the first as the heading."""
+    rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 @contextmanager
@@ -76,7 +98,7 @@ class _Plain:
         self._start: tuple[float, int] | None = None
 
     def __call__(self, event: Event) -> None:
-        typer.echo(self._line(event), err=True)
+        say(self._line(event), err=True)
 
     def _line(self, event: Event) -> str:
         if isinstance(event, StepStarted):
@@ -92,7 +114,7 @@ class _Plain:
         seconds, moved = now - self._start[0], event.done - self._start[1]
         line = (
             f"{event.step}: {format_bytes(event.done)} of {format_bytes(event.total)} "
-            f"({event.done / max(event.total, 1):.0%}), shard {event.shard}/{event.shards}"
+            f"({event.done / max(event.total, 1):.0%}), {_part(event)}"
         )
         if seconds < 1 or not moved:
             return line
@@ -145,7 +167,7 @@ class _Bar:
             self._print("  ", event.text)
 
     def _move(self, event: BytesMoved) -> None:
-        description = f"shard {event.shard}/{event.shards}"
+        description = _part(event)
         if self._task is None:
             self._task = self._progress.add_task(
                 description, total=event.total, completed=event.resumed
@@ -155,16 +177,21 @@ class _Bar:
     def _print(self, markup: str, text: str) -> None:
         from rich.markup import escape
 
-        self._progress.console.print(markup + escape(text))
+        self._progress.console.print(markup + escape(printable(text)))
+
+
+def _part(event: BytesMoved) -> str:
+    what = "blob" if event.step == "verify" else "shard"
+    return f"{what} {event.shard}/{event.shards}"
 
 
 def confirm(question: str, *, assume_yes: bool) -> bool:
     """Ask on a terminal; without one, or with --yes, go on."""
     if assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    return typer.confirm(question, default=True, err=True)
+    return typer.confirm(printable(question), default=True, err=True)
 
 
 def hint(text: str) -> None:
     """Print a hint on stderr."""
-    typer.echo(text, err=True)
+    say(text, err=True)

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+_NUMBERS = {"hub": 0, "cdn": 1}
 COMMIT = hashlib.sha1(b"dsollama demo", usedforsecurity=False).hexdigest()
 
 
@@ -37,10 +38,11 @@ class HubFile:
 
 @dataclass
 class HubRepository:
-    """A repository: its files by path, and who may read it."""
+    """A repository: its files by path, who may read it, and what its older commits held."""
 
     files: dict[str, HubFile] = field(default_factory=dict)
     commit: str = COMMIT
+    older: dict[str, HubRepository] = field(default_factory=dict)
     gated: bool = False
     token: str | None = None
 
@@ -71,6 +73,7 @@ class Fault:
         cut_after: close the connection after this many bytes of the body.
         stall_after: send nothing more after this many bytes, until the client gives up.
         damage: change this byte of every body.
+        answer: answers instead, on either server, with the handler at hand.
     """
 
     status: int = 0
@@ -79,6 +82,7 @@ class Fault:
     cut_after: int | None = None
     stall_after: int | None = None
     damage: int | None = None
+    answer: Callable[[BaseHTTPRequestHandler], None] | None = None
 
 
 class LoopbackHub:
@@ -95,10 +99,7 @@ class LoopbackHub:
 
     def __enter__(self) -> Self:
         """Listen on two free ports of 127.0.0.1."""
-        for handler in (_Hub, _Cdn):
-            server = _Server(("127.0.0.1", 0), partial(handler, self))
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-            self._servers.append(server)
+        self._servers = [self._serve(handler, 0) for handler in (_Hub, _Cdn)]
         return self
 
     def __exit__(
@@ -108,9 +109,25 @@ class LoopbackHub:
         _trace: TracebackType | None,
     ) -> None:
         """Stop both servers."""
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()
+        for handler in (_Hub, _Cdn):
+            self.stop(handler.server_name)
+
+    def stop(self, name: str) -> None:
+        """Let the server `hub` or `cdn` refuse connections."""
+        server = self._servers[_NUMBERS[name]]
+        server.shutdown()
+        server.server_close()
+
+    def start(self, name: str) -> None:
+        """Let a stopped server listen again, on the same port."""
+        number = _NUMBERS[name]
+        port = self._servers[number].server_address[1]
+        self._servers[number] = self._serve((_Hub, _Cdn)[number], port)
+
+    def _serve(self, handler: type[_Handler], port: int) -> ThreadingHTTPServer:
+        server = _Server(("127.0.0.1", port), partial(handler, self))
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
 
     @property
     def endpoint(self) -> str:
@@ -144,6 +161,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body in its own packet would wait 40 ms for an ACK
     server_name = ""
 
     def __init__(self, hub: LoopbackHub, *rest: Any) -> None:
@@ -177,6 +195,9 @@ class _Hub(_Handler):
         """Answer a listing or a resolve."""
         request = self._request()
         fault = self.hub.fault(request)
+        if fault and fault.answer:
+            fault.answer(self)
+            return
         if fault and fault.status:
             self._answer(fault.status, fault.body, fault.headers)
             return
@@ -184,7 +205,9 @@ class _Hub(_Handler):
         listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
         tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
         resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
-        if listing:
+        if path == "/api/agent-harnesses":  # huggingface_hub asks once a day
+            self._answer_json({"standardEnvVars": [], "harnesses": {}})
+        elif listing:
             repository = self._open(listing[1], listing[2])
             if repository:
                 self._answer_json(_listing(listing[1], repository))
@@ -217,21 +240,24 @@ class _Hub(_Handler):
         if repository.gated and token != repository.token:
             self._answer(403, headers={"X-Error-Code": "GatedRepo"})
             return None
-        if revision not in {None, "main", repository.commit}:
-            self._answer(404, headers={"X-Error-Code": "RevisionNotFound"})
-            return None
-        return repository
+        if revision in {None, "main", repository.commit}:
+            return repository
+        if revision in repository.older:
+            return repository.older[revision]
+        self._answer(404, headers={"X-Error-Code": "RevisionNotFound"})
+        return None
 
     def _resolve(self, name: str, repository: HubRepository, path: str) -> None:
         file = repository.files.get(path)
         if file is None:
             self._answer(404, headers={"X-Error-Code": "EntryNotFound"})
             return
+        query = f"signature=1&commit={repository.commit}"
         headers = {
             "X-Repo-Commit": repository.commit,
             "X-Linked-Size": str(file.size),
             "X-Linked-ETag": f'"{file.sha256}"',
-            "Location": f"{self.hub.cdn}/{name}/{quote(path)}?signature=1",
+            "Location": f"{self.hub.cdn}/{name}/{quote(path)}?{query}",
         }
         self._answer(302, headers=headers)
 
@@ -242,15 +268,21 @@ class _Cdn(_Handler):
     def do_GET(self) -> None:
         """Answer with a file, or the range that is asked for."""
         fault = self.hub.fault(self._request()) or Fault()
+        if fault.answer:
+            fault.answer(self)
+            return
         if fault.status:
             self._answer(fault.status, fault.body, fault.headers)
             return
         parts = urlsplit(self.path)
         owner, repo, path = unquote(parts.path).lstrip("/").split("/", 2)
-        if parse_qs(parts.query).get("signature") is None:
+        query = parse_qs(parts.query)
+        if "signature" not in query:
             self._answer(403)
             return
-        file = self.hub.repositories[f"{owner}/{repo}"].files[path]
+        repository = self.hub.repositories[f"{owner}/{repo}"]
+        repository = repository.older.get(query["commit"][0], repository)
+        file = repository.files[path]
         size = file.path.stat().st_size
         start, end, ranged = _range(self.headers.get("Range"), size)
         if start >= size:
@@ -274,6 +306,7 @@ class _Cdn(_Handler):
                 if fault.damage < len(data):
                     data[fault.damage] ^= 0xFF
                 self.wfile.write(data)
+                self.hub.sent(len(data))
                 return
             while start < stop:
                 try:

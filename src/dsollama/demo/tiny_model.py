@@ -115,7 +115,7 @@ def tiny_model(
         chat_template: text of tokenizer.chat_template.
         layers: transformer layers; the first is dense, the others have 8 experts.
         expert_width: expert feed-forward length; a unit more makes every layer with experts
-            3 * 384 * 8 * 2 bytes larger.
+            3 * 384 * 9 * 2 bytes larger: 8 and the shared one.
         chains: what follows what; the first successor of a token counts.
     """
     tokens = vocabulary(chains)
@@ -216,9 +216,9 @@ def _layer(number: int, width: int, expert_width: int) -> Iterator[TinyTensor]:
     yield _noise(prefix + "ffn_gate_exps.weight", (width, expert_width, _EXPERTS), _F16)
     yield _noise(prefix + "ffn_up_exps.weight", (width, expert_width, _EXPERTS), _F16)
     yield _zeros(prefix + "ffn_down_exps.weight", (expert_width, width, _EXPERTS), _F16)
-    yield _noise(prefix + "ffn_gate_shexp.weight", (width, 32), _F16)
-    yield _noise(prefix + "ffn_up_shexp.weight", (width, 32), _F16)
-    yield _zeros(prefix + "ffn_down_shexp.weight", (32, width), _F16)
+    yield _noise(prefix + "ffn_gate_shexp.weight", (width, expert_width), _F16)
+    yield _noise(prefix + "ffn_up_shexp.weight", (width, expert_width), _F16)
+    yield _zeros(prefix + "ffn_down_shexp.weight", (expert_width, width), _F16)
 
 
 def _key_values(
