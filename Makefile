@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint unit bench engines demo-engine modelfiles lock clean
+.PHONY: help demo test lint unit bench fuzz engines demo-engine modelfiles reliability lock clean
 
 help:  ## list the tasks
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ unit: .venv/ready  ## the tests without building engines; theirs are skipped
 bench: .venv/ready engines  ## install of a 2.6 GB model against curl and the documents' way
 	$(BIN)/python scripts/bench.py
 
+fuzz: .venv-fuzz/ready  ## a million and a half hostile inputs, coverage-guided (some 7 minutes; SCALE=0.1 for fewer)
+	.venv-fuzz/bin/python tests/fuzz/run.py --scale $(or $(SCALE),1)
+
 engines: .venv/ready  ## build llama.cpp and Ollama once per machine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(CURDIR)/$(BIN)/python llama.cpp/build.sh
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON=$(CURDIR)/$(BIN)/python scripts/build-ollama.sh
@@ -39,6 +42,9 @@ demo-engine: .venv/ready
 modelfiles: .venv/ready  ## write modelfiles/ again from the catalog and the templates
 	$(BIN)/python scripts/write_modelfiles.py
 
+reliability: .venv/ready engines  ## run every fault and write the table of docs/reliability.md
+	$(BIN)/python scripts/write_reliability.py
+
 lock: .venv/ready  ## pin the newest versions of everything in requirements.lock
 	scripts/lock.sh
 
@@ -49,5 +55,13 @@ lock: .venv/ready  ## pin the newest versions of everything in requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venv-fuzz/ready: requirements.lock tests/fuzz/requirements.txt pyproject.toml
+	@echo "Setting up .venv-fuzz (Linux on x86-64, CPython 3.11 to 3.13)"
+	@$(PYTHON) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install --quiet --require-hashes \
+	  --requirement requirements.lock --requirement tests/fuzz/requirements.txt
+	@.venv-fuzz/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
 clean:  ## remove what the tasks made here (the engines' cache stays)
-	rm -rf .venv .engines dist llama.cpp/llama-* llama.cpp/ggml-rpc-server llama.cpp/vocabularies
+	rm -rf .venv .venv-fuzz .fuzz .engines dist llama.cpp/llama-* llama.cpp/ggml-rpc-server llama.cpp/vocabularies

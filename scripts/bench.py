@@ -43,7 +43,7 @@ SHARDS = 9
 LAYERS = 28
 SAMPLE_SECONDS = 0.05
 SETTLE_SECONDS = 3.0
-BYTES_PER_UNIT = (LAYERS - 1) * 3 * WIDTH * 8 * 2
+BYTES_PER_UNIT = (LAYERS - 1) * 3 * WIDTH * (8 + 1) * 2  # eight experts and the shared one
 MODEL = find_model(DEFAULT_MODEL)
 QUANT = "UD-Q2_K_XL"
 
