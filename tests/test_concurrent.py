@@ -35,6 +35,11 @@ QUANT, OTHER_QUANT = "UD-Q2_K_XL", f"hf.co/{OTHER}:Q4_K_M"
 NAME = f"deepseek-v3.1-terminus:{QUANT}"
 ROUNDS = 3
 
+LISTING_RACE = '{"error":"model is required"}'
+"""What Ollama 0.33.0 answers, whatever model is asked for, if a manifest of any model goes away
+between the two steps in which it lists them (manifest.Manifests: glob, then stat). `ollama rm` and
+the API's delete do that to it just as well; the next request is answered. Only a removal does."""
+
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> HubRepository:
@@ -294,8 +299,13 @@ def test_an_install_beside_an_ollama_under_load(
     with private_ollama(ollama_program, environment, tmp_path / "ollama.log") as address:
 
         def talk() -> None:
-            assert say(address, OTHER_QUANT) == ANSWER_TEXT
+            asked = [say(address, OTHER_QUANT)]
+            while asked[-1] == LISTING_RACE and len(asked) < ROUNDS:
+                asked.append(say(address, OTHER_QUANT))
+            races.append(len(asked) - 1)
+            assert asked[-1] == ANSWER_TEXT
 
+        races: list[int] = []
         with repeated(talk) as talks:
             for _ in range(ROUNDS):
                 assert finish(install(two, QUANT))["event"] == "installed"
@@ -307,6 +317,7 @@ def test_an_install_beside_an_ollama_under_load(
             assert finish(install(two, QUANT))["event"] == "installed"
         assert set(talks) == {""}
         assert len(talks) > ROUNDS
+        assert sum(races) <= ROUNDS * len(BOTH)  # at most one for each name that was removed
         assert say(address, NAME) == ANSWER_TEXT
     check(two.store, *BOTH, OTHER_QUANT)
 
