@@ -177,8 +177,19 @@ class Scene:
         raise AssertionError("what was waited for did not come")
 
     def await_journal(self) -> None:
-        """Wait until something is claimed for good."""
-        self.await_file(lambda: next(iter((self.own / "staging").glob("*/journal.json")), None))
+        """Wait until something is claimed for good: a journal may be seen before it is durable.
+
+        The next one is begun only after that.
+        """
+        seen: set[int] = set()
+
+        def second() -> Path | None:
+            for path in (self.own / "staging").glob("*/journal.json"):
+                seen.add(path.stat().st_ino)
+                return path if len(seen) > 1 else None
+            return None
+
+        self.await_file(second)
 
     def play(self) -> Done:
         """Run the program into the fault."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from filelock import FileLock
 
 from dsollama.errors import StoreBusyError
 from dsollama.install.journal import claimed_bytes, write_claims
+from dsollama.store import stopped as stopped_module
 from dsollama.store import store as store_module
 from dsollama.store.finding import GRACE_SECONDS, Finding, Kind, Sweep
 from dsollama.store.garbage import Garbage, delete_garbage, find_garbage, freed
@@ -63,6 +65,34 @@ def stopped(store: Store, key: str = "k", claimed: int = 3) -> Path:
     if claimed:
         write_claims(staging, {0: claimed})
     return staging
+
+
+@pytest.mark.parametrize("ends", ["staging", "staging/k"])
+def test_an_install_that_ends_while_gc_looks_is_no_failure(
+    ends: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder, and the one of all installs, go away without the store's lock."""
+    staging = stopped(store)
+    real = stopped_module.is_own_folder
+
+    def looks(root: Path, *parts: str) -> bool:
+        found = real(root, *parts)
+        if root.joinpath(*parts) == staging.parent:
+            shutil.rmtree(store.own / ends)
+        return found
+
+    monkeypatch.setattr(stopped_module, "is_own_folder", looks)
+    assert find(store).findings == ()
+    assert not staging.exists()
+
+
+def test_an_install_that_ended_since_is_not_deleted(store: Store) -> None:
+    staging = stopped(store)
+    shutil.rmtree(staging)
+    assert not stopped_module.delete_install(store, staging)
+    shutil.rmtree(staging.parent)
+    assert not stopped_module.delete_install(store, staging)
+    assert not staging.parent.exists()
 
 
 def foreign_orphan(store: Store) -> Path:

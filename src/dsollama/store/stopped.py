@@ -6,13 +6,14 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from dsollama.store.files import (
-    file_lock,
     make_folder,
+    open_new,
     remove_if_empty,
     store_failures,
     sync_folder,
@@ -39,41 +40,50 @@ def stopped_installs(
         for seen in entries(store, ".dsollama", "staging"):
             yield finding(Kind.STAGING, seen, NOT_OURS, Sweep.NEVER, ours=False)
         return
-    with store_failures(folder):
-        paths = sorted(folder.iterdir())
-    for path in paths:
+    for path in _inside(folder):
         seen = look(path)
         if is_own_folder(folder, path.name):
             yield _install(seen, list(walk(path)), claimed_bytes, now)
-        else:
+        elif seen.there:
             yield finding(Kind.STAGING, seen, NOT_OURS, Sweep.NEVER, ours=False)
 
 
 def delete_install(store: Store, folder: Path) -> bool:
-    """Delete a staging folder; False, and nothing done, where an install has begun to use it.
+    """Delete a staging folder; False, and nothing done, where an install uses it or just ended.
 
     It is moved aside first, so that no install ever finds half of it.
 
     Raises:
         StoreError: it cannot be deleted.
     """
-    lock = file_lock(folder / "lock")
+    lock = FileLock(folder / "lock")
     with store_failures(folder):
         try:
+            os.close(open_new(folder / "lock", os.O_RDWR))
             lock.acquire(timeout=0)
-        except Timeout:
+        except (FileNotFoundError, Timeout):
             return False
         try:
             aside = removals_folder(store) / f"{folder.name}-{os.urandom(4).hex()}"
             make_folder(aside.parent)
             folder.rename(aside)
-            sync_folder(folder.parent)
+            with suppress(FileNotFoundError):  # another install, ending, took it away
+                sync_folder(folder.parent)
             shutil.rmtree(aside)
             for each in (aside.parent, folder.parent):
                 remove_if_empty(each)
         finally:
             lock.release()
     return True
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in the folder of all installs; the last of them takes it away when it ends."""
+    with store_failures(folder):
+        try:
+            return sorted(folder.iterdir())
+        except FileNotFoundError:
+            return []
 
 
 def _install(
