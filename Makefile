@@ -24,7 +24,7 @@ lint: .venv/ready  ## ruff, mypy --strict, import-linter
 unit: .venv/ready  ## the tests without building engines; theirs are skipped
 	$(BIN)/pytest -q -n 2
 
-bench: .venv/ready engines  ## install of a 2.6 GB model against curl and the documents' way
+bench: .venv/ready engines  ## install of a 5.3 GB model against curl and the documents' way
 	$(BIN)/python scripts/bench.py
 
 fuzz: .venv-fuzz/ready  ## a million and a half hostile inputs, coverage-guided (some 7 minutes; SCALE=0.1 for fewer)

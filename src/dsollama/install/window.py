@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dsollama.install.segments import CELL_BYTES
@@ -31,11 +32,17 @@ class Window:
     """The ring; positions are those of the whole transfer (`segments.Job.origin`)."""
 
     def __init__(self) -> None:
-        """Take the memory (CELLS * CELL_BYTES), which the system gives page by page as used."""
+        """Take the memory (CELLS * CELL_BYTES), which the system gives page by page as used.
+
+        In huge pages where it has them: in those of 4 KiB the digests wait for the page tables
+        (a virtual machine, SHA-256 around a ring of 64 MiB: 1.2 GB/s against 1.7).
+        """
         # A page-aligned map, and cells on the file's own grid: so a write can be a direct one.
-        self._memory = memoryview(
-            mmap.mmap(-1, CELLS * CELL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        )
+        memory = mmap.mmap(-1, CELLS * CELL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                memory.madvise(mmap.MADV_HUGEPAGE)
+        self._memory = memoryview(memory)
         self._slots = [_Slot() for _ in range(CELLS)]
         self._front = 0
         self._lock = threading.Lock()
