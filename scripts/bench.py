@@ -8,8 +8,8 @@ whose experts are padded to the wanted size in 9 shards. In each round, one afte
              dsollama's bytes are on the disk when it ends, curl's are partly in memory still
   documents  hf download; llama-gguf-split --merge; ollama create  (with Ollama 0.33.0)
 
-5.3 GB is more than Linux lets wait in memory to be written (dirty_ratio: a fifth of 24 GiB), so that
-curl, too, has to write, as with any real model. With `--gb 2.6` all of curl's bytes stay in memory.
+5.3 GB is more than Linux lets wait in memory to be written (dirty_ratio: a fifth of 24 GiB), so
+curl, too, has to write, as with any real model. With `--gb 2.6` its bytes all stay in memory.
 
 Measured from outside: wall seconds, CPU seconds of the commands (and of `ollama serve` where it
 works for them), peak disk below the round's folder against the model's size, and the largest
