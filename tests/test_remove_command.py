@@ -208,7 +208,7 @@ def test_a_name_that_ollama_would_not_take_is_told(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize("command", [("remove", "a:x"), ("gc", "--delete")])
-@pytest.mark.parametrize("answer", ["n", "y", "--yes"])
+@pytest.mark.parametrize("answer", ["", "n", "y", "--yes"])
 def test_at_a_terminal_a_gigabyte_is_asked_for(
     tmp_path: Path, command: tuple[str, ...], answer: str
 ) -> None:
@@ -236,13 +236,14 @@ def test_at_a_terminal_a_gigabyte_is_asked_for(
             seen += os.read(terminal, 4096).decode()
         except OSError:
             break
-        if seen.endswith("[Y/n]: "):
+        if seen.endswith("[y/N]: "):
             os.write(terminal, f"{answer}\n".encode())
     code = process.wait(20)
     os.close(terminal)
-    assert ("free 1.0 GB? [Y/n]" in seen) == (answer != "--yes"), seen
-    assert (code, blob.exists()) == ((1, True) if answer == "n" else (0, False)), seen
-    assert ("Nothing was changed." in seen) == (answer == "n")
+    assert ("free 1.0 GB? [y/N]" in seen) == (answer != "--yes"), seen
+    declined = answer in {"", "n"}
+    assert (code, blob.exists()) == ((1, True) if declined else (0, False)), seen
+    assert ("Nothing was changed." in seen) == declined
 
 
 @pytest.mark.engines

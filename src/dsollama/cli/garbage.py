@@ -56,7 +56,9 @@ def _gc(
         return
     chosen = found.swept(everything=everything)
     question = f"Delete {len(chosen)} files or folders and free {format_bytes(freed(chosen))}?"
-    if freed(chosen) >= ASK_FROM and not confirm(question, assume_yes=yes or as_json):
+    if freed(chosen) >= ASK_FROM and not confirm(
+        question, assume_yes=yes or as_json, destroys=True
+    ):
         hint("Nothing was changed.")
         raise typer.Exit(1)
     deleted = delete_garbage(opened, chosen, claimed_bytes, now) if chosen else ()

@@ -179,12 +179,13 @@ def _install(
     for note in plan.notes:
         hint(f"Note: {note.rstrip('.')}.")
     hint(f"via {way.via}: {way.reason}")
-    questions = []
+    questions = {}
     if plan.to_move >= ASK_FROM:
-        questions.append(f"Download {format_bytes(plan.to_move)} into {plan.store}?")
+        questions[f"Download {format_bytes(plan.to_move)} into {plan.store}?"] = False
     if plan.consume and plan.to_copy:
-        questions.append(f"Delete each of the {len(plan.local)} local files once it is merged?")
-    if not all(confirm(question, assume_yes=yes or as_json) for question in questions):
+        questions[f"Delete each of the {len(plan.local)} local files once it is merged?"] = True
+    sure = yes or as_json
+    if not all(confirm(each, assume_yes=sure, destroys=bad) for each, bad in questions.items()):
         hint("Nothing was changed.")
         raise typer.Exit(1)
     with progress(as_json=as_json) as listener:

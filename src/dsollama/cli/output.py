@@ -185,11 +185,17 @@ def _part(event: BytesMoved) -> str:
     return f"{what} {event.shard}/{event.shards}"
 
 
-def confirm(question: str, *, assume_yes: bool) -> bool:
-    """Ask on a terminal; without one, or with --yes, go on."""
+def confirm(question: str, *, assume_yes: bool, destroys: bool = False) -> bool:
+    """Ask on a terminal; without one, or with --yes, go on.
+
+    Args:
+        question: with its question mark.
+        assume_yes: do not ask.
+        destroys: whether something is deleted; then a mere Enter means no.
+    """
     if assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    return typer.confirm(printable(question), default=True, err=True)
+    return typer.confirm(printable(question), default=not destroys, err=True)
 
 
 def hint(text: str) -> None:

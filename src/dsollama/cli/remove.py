@@ -62,7 +62,7 @@ def _remove(
             _print_plan(plan)
         return
     question = f"Remove {', '.join(plan.names)} and free {format_bytes(plan.freed)}?"
-    if plan.freed >= ASK_FROM and not confirm(question, assume_yes=yes or as_json):
+    if plan.freed >= ASK_FROM and not confirm(question, assume_yes=yes or as_json, destroys=True):
         hint("Nothing was changed.")
         raise typer.Exit(1)
     done = remove(opened, names, all_variants=all_variants)
