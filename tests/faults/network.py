@@ -266,7 +266,13 @@ def damaged_once(scene: Scene) -> Iterator[None]:
 
 @case(ANSWERS, "other bytes of the right size, always", exits=4, says="Shard 2 of 3")
 def damaged_always(scene: Scene) -> Iterator[None]:
+    def late(handler: BaseHTTPRequestHandler) -> None:
+        """So much of the shard behind the damaged one comes before that is given up."""
+        time.sleep(0.4)
+        wire.partial()(handler)
+
     scene.on(download_2, Fault(damage=5))
+    scene.on(download_3, late)
     yield
 
 
