@@ -1,0 +1,3 @@
+"""Weights that are not what they are said to be."""
+
+from __future__ import annotations
