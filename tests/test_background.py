@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from conftest import ROOT
 
 DEAF = """
 import os, signal, sys
@@ -42,7 +45,7 @@ STOPS = {"SIGINT", "SIGHUP", "SIGTERM", "SIGQUIT"}
 def test_what_a_test_starts_inherits_no_deafness() -> None:
     done = subprocess.run(
         [sys.executable, "-c", DEAF, "-c", STARTS_ONE],
-        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120, check=True,
+        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     ignored, blocked = json.loads(done.stdout)
     assert STOPS.isdisjoint({*ignored, *blocked})
@@ -61,6 +64,39 @@ print("goes on")
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120, check=False,
+        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.stdout == "goes on\n", done.stderr
+
+
+def test_the_end_of_another_run_leaves_this_runs_folders(tmp_path: Path) -> None:
+    """Two runs on one machine share pytest's place for temporary folders."""
+    run = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        ROOT / "pyproject.toml",
+        "-p",
+        "no:cacheprovider",
+    ]
+    (tmp_path / "test_other.py").write_text("def test_it(tmp_path): pass\n")
+    other = [str(each) for each in [*run, tmp_path / "test_other.py"]]
+    (tmp_path / "test_outer.py").write_text(f"""
+import subprocess
+
+def test_it(tmp_path_factory):
+    mine = tmp_path_factory.mktemp("mine")
+    subprocess.run({other!r}, check=True)
+    assert mine.is_dir()
+""")
+    (tmp_path / "shared").mkdir()
+    names = ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [*run, tmp_path / "test_outer.py"],
+        env=kept | {"TMPDIR": str(tmp_path / "shared")}, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

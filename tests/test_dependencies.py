@@ -118,7 +118,7 @@ def test_the_rule_sees_what_the_scripts_did_before() -> None:
 def bash(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", SOURCE + code],
-        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
 
@@ -188,7 +188,7 @@ def test_a_tag_with_another_source_is_not_built(github: dict[str, str], tmp_path
         )
     done = subprocess.run(
         ["bash", copy / "llama.cpp/build.sh"],
-        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode != 0
     assert "does not hold the pinned source; it is not used" in done.stderr
