@@ -51,14 +51,15 @@ lock: .venv/ready  ## pin the newest versions of everything in requirements.lock
 .venv/ready: requirements.lock pyproject.toml
 	@echo "Setting up .venv"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: \
+	  --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-fuzz/ready: requirements.lock tests/fuzz/requirements.txt pyproject.toml
 	@echo "Setting up .venv-fuzz (Linux on x86-64, CPython 3.11 to 3.13)"
 	@$(PYTHON) -m venv .venv-fuzz
-	@.venv-fuzz/bin/python -m pip install --quiet --require-hashes \
+	@.venv-fuzz/bin/python -m pip install --quiet --require-hashes --only-binary :all: \
 	  --requirement requirements.lock --requirement tests/fuzz/requirements.txt
 	@.venv-fuzz/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

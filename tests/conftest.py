@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,19 @@ def without_engine(reason: str) -> NoReturn:
     if ENGINES_REQUIRED:
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pytest_configure() -> None:
+    """Let no program that a test starts inherit a signal that is ignored or blocked here.
+
+    Shells ignore SIGINT for a job in the background, and nohup SIGHUP; both pass on through exec.
+    A handler does not, so one that does nothing keeps pytest as deaf as it was told to be.
+    """
+    stops = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT}
+    for number in stops:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [sys.executable, "-m", "dsollama", *arguments],
         env=dict(os.environ) | environment,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -68,10 +68,16 @@ def test_help_starts_faster_than_hf() -> None:
     times: dict[str, list[float]] = {"ours": [], "hf": []}
     for _ in range(5):
         for name, command in (("ours", [sys.executable, "-m", "dsollama"]), ("hf", [hf])):
-            began = time.monotonic()
-            subprocess.run([*command, "--help"], capture_output=True, check=True)
-            times[name].append(time.monotonic() - began)
+            times[name].append(_cpu_seconds([*command, "--help"]))
     assert statistics.median(times["ours"]) < statistics.median(times["hf"])
+
+
+def _cpu_seconds(command: list[str]) -> float:
+    """Return what a command takes of the processor: other programs do not slow that down."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_help_imports_no_client() -> None:

@@ -247,7 +247,7 @@ def talk(lab: Lab, name: str) -> None:
         "keep_alive": 0,
         "options": {"num_ctx": 512, "num_thread": 1},
     }
-    answer = requests.post(f"{lab.ollama}/api/chat", json=body, timeout=60)
+    answer = requests.post(f"{lab.ollama}/api/chat", json=body, timeout=300)
     message = answer.json().get("message", answer.text)
     assert message["content"] == ANSWER_TEXT
     assert message.get("thinking", "") == (THOUGHT_TEXT if name.endswith("-thinking") else "")

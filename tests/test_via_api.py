@@ -102,7 +102,7 @@ class Remote:
 
     def say(self, name: str, **options: object) -> dict[str, Any]:
         body = {"model": name, "messages": ASK, "stream": False, **options}
-        answer = requests.post(f"{self.address}/api/chat", json=body, timeout=60)
+        answer = requests.post(f"{self.address}/api/chat", json=body, timeout=300)
         assert answer.status_code == 200, answer.text
         message: dict[str, Any] = answer.json()["message"]
         return message
@@ -162,7 +162,7 @@ def ours(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

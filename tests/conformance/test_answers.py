@@ -96,9 +96,9 @@ def models(
 def ask(address: str, name: str, messages: list[said.Message], **more: Any) -> said.Message:
     """Return the whole message of an answer, and check that the streamed one is the same."""
     body = {"model": name, "messages": messages, "keep_alive": "1s", **more}
-    whole = requests.post(f"{address}/api/chat", json=body | {"stream": False}, timeout=60)
+    whole = requests.post(f"{address}/api/chat", json=body | {"stream": False}, timeout=300)
     assert whole.status_code == 200, whole.text
-    streamed = requests.post(f"{address}/api/chat", json=body | {"stream": True}, timeout=60)
+    streamed = requests.post(f"{address}/api/chat", json=body | {"stream": True}, timeout=300)
     parts = [json.loads(line)["message"] for line in streamed.text.splitlines()]
     message: said.Message = whole.json()["message"]
     for key in ("content", "thinking"):
@@ -177,7 +177,7 @@ def test_no_order_of_requests_on_both_variants_ends_in_an_error(models: tuple[st
         (plain, {}), (thinking, tools | {"think": True}), (plain, tools),
     ):  # fmt: skip
         body = {"model": name, "messages": [said.user("Hello!")], "stream": False, **more}
-        answer = requests.post(f"{address}/api/chat", json=body, timeout=60)
+        answer = requests.post(f"{address}/api/chat", json=body, timeout=300)
         assert answer.status_code == 200, answer.text
         assert answer.json()["message"]["content"] == ANSWER_TEXT
 
@@ -186,5 +186,5 @@ def test_bos_is_there_exactly_once(models: tuple[str, Make]) -> None:
     """In tokens: BOS, User, the byte x, Assistant and </think> are five."""
     address, make = models
     body = {"model": make("v3.1", TALK)[0], "messages": [said.user("x")], "stream": False}
-    answer = requests.post(f"{address}/api/chat", json=body, timeout=60).json()
+    answer = requests.post(f"{address}/api/chat", json=body, timeout=300).json()
     assert answer["prompt_eval_count"] == 5

@@ -82,7 +82,7 @@ class Prompts:
             body["tools"] = case[1]
         if think is not None:
             body["think"] = think
-        answer = requests.post(f"{self.address}/api/chat", json=body, timeout=60)
+        answer = requests.post(f"{self.address}/api/chat", json=body, timeout=300)
         assert answer.status_code == 200, answer.text
         rendered: str = answer.json()["_debug_info"]["rendered_template"]
         return rendered
@@ -169,7 +169,7 @@ def test_a_fault_in_a_template_is_found(right: str, wrong: str, prompts: Prompts
             "template": template.replace(right, wrong),
             "stream": False,
         },
-        timeout=60,
+        timeout=300,
     )
     assert made.status_code == 200, made.text
     faulty = Prompts(prompts.address, {"v3.1-terminus": "faulty"})
@@ -355,7 +355,7 @@ def test_llama_server_says_the_same(
             "chat_template_kwargs": {"enable_thinking": thinks},
             **({"tools": case[1]} if case[1] else {}),
         }
-        answer = requests.post(f"{servers[model]}/apply-template", json=body, timeout=30)
+        answer = requests.post(f"{servers[model]}/apply-template", json=body, timeout=300)
         assert answer.status_code == 200, answer.text
         prompt: str = answer.json()["prompt"]
         return prompt.removeprefix(BOS)
@@ -391,7 +391,7 @@ def test_bos_is_there_exactly_once_on_llama_server(servers: dict[str, str]) -> N
             "chat_template_kwargs": {"enable_thinking": False},
             "max_tokens": 1,
         }
-        answer = requests.post(f"{servers[model]}/v1/chat/completions", json=body, timeout=30)
+        answer = requests.post(f"{servers[model]}/v1/chat/completions", json=body, timeout=300)
         assert answer.json()["usage"]["prompt_tokens"] == count
 
 
@@ -405,7 +405,7 @@ def test_openai_clients_get_the_same_prompt(
 ) -> None:
     """The prompt is not to be seen there, but its tokens are: BOS once, and nothing more."""
     body = {"model": prompts.names[model] + suffix, "messages": [said.user("x")], "max_tokens": 1}
-    answer = requests.post(f"{prompts.address}/v1/chat/completions", json=body, timeout=60)
+    answer = requests.post(f"{prompts.address}/v1/chat/completions", json=body, timeout=300)
     assert answer.json()["usage"]["prompt_tokens"] == count
 
 
@@ -416,7 +416,7 @@ def test_a_name_that_never_thinks_refuses_to(
     model: str, tools: list[dict[str, Any]], prompts: Prompts
 ) -> None:
     body = {"model": prompts.names[model], "messages": [said.user("x")], "think": True}
-    answer = requests.post(f"{prompts.address}/api/chat", json=body | {"tools": tools}, timeout=60)
+    answer = requests.post(f"{prompts.address}/api/chat", json=body | {"tools": tools}, timeout=300)
     assert (answer.status_code, "does not support thinking" in answer.text) == (400, True)
 
 

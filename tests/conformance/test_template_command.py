@@ -21,8 +21,8 @@ def template(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dsollama", "template", *arguments],
-        env=dict(os.environ) | environment, input=stdin, capture_output=True, text=True, timeout=60,
-        check=False,
+        env=dict(os.environ) | environment, input=stdin, capture_output=True, text=True,
+        timeout=300, check=False,
     )  # fmt: skip
 
 

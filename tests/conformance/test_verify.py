@@ -25,13 +25,14 @@ from conftest import ROOT, Engine
 def verify(engine: Engine, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dsollama", "verify", "--prompts", *arguments],
-        env=dict(engine.environment), capture_output=True, text=True, timeout=120, check=False,
+        env=dict(engine.environment), capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
 
 
 def make(engine: Engine, name: str, origin: str, **changes: str) -> None:
     body = {"model": name, "from": origin, "stream": False, **changes}
-    answer = requests.post(f"{engine.address}/api/create", json=body, timeout=60)
+    answer = requests.post(f"{engine.address}/api/create", json=body, timeout=300)
     assert answer.status_code == 200, answer.text
 
 
@@ -62,7 +63,7 @@ def test_another_template_is_named(engine: Engine) -> None:
         done = verify(engine, "deepseek-v3.1:other")
     finally:
         requests.delete(
-            f"{engine.address}/api/delete", json={"model": "deepseek-v3.1:other"}, timeout=9
+            f"{engine.address}/api/delete", json={"model": "deepseek-v3.1:other"}, timeout=300
         )
     assert done.returncode == 7
     assert "another template than dsollama's" in done.stdout
@@ -74,10 +75,10 @@ def test_a_plain_template_that_ollama_overrides_is_found(engine: Engine) -> None
     """What hand-written Modelfiles have: no head, so Ollama takes the GGUF's Jinja, and thinks."""
     # Not while the same blob is loaded for a Go template: Ollama would use that server.
     requests.post(
-        f"{engine.address}/api/chat", json={"model": engine.names[0], "keep_alive": 0}, timeout=9
+        f"{engine.address}/api/chat", json={"model": engine.names[0], "keep_alive": 0}, timeout=300
     )
-    deadline = time.monotonic() + 20
-    while requests.get(f"{engine.address}/api/ps", timeout=9).json()["models"]:
+    deadline = time.monotonic() + 120
+    while requests.get(f"{engine.address}/api/ps", timeout=300).json()["models"]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     template = go_template("v3.1", VARIANTS["plain"]).replace(".Suffix", ".System")
@@ -86,7 +87,7 @@ def test_a_plain_template_that_ollama_overrides_is_found(engine: Engine) -> None
         done = verify(engine, "deepseek-v3.1:hand", "--json")
     finally:
         requests.delete(
-            f"{engine.address}/api/delete", json={"model": "deepseek-v3.1:hand"}, timeout=9
+            f"{engine.address}/api/delete", json={"model": "deepseek-v3.1:hand"}, timeout=300
         )
     assert done.returncode == 7
     different = json.loads(done.stdout)["different"]
@@ -132,7 +133,8 @@ def test_an_old_server_is_named() -> None:
         done = subprocess.run(
             [sys.executable, "-m", "dsollama", "verify", "--prompts", "deepseek-v3.1:x"],
             env={"OLLAMA_HOST": f"127.0.0.1:{server.server_address[1]}"},
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=300,
+        check=False,
         )  # fmt: skip
         server.shutdown()
     assert done.returncode == 6
@@ -148,7 +150,7 @@ def test_a_name_that_does_not_tell_the_model_is_asked_about(engine: Engine) -> N
         said = verify(engine, "mine", "--model", "v3.1-terminus")
         missing = verify(engine, "deepseek-v3.1:nothing")
     finally:
-        requests.delete(f"{engine.address}/api/delete", json={"model": "mine"}, timeout=9)
+        requests.delete(f"{engine.address}/api/delete", json={"model": "mine"}, timeout=300)
     assert (unsaid.returncode, said.returncode, missing.returncode) == (2, 0, 2), said.stdout
     assert "--model" in unsaid.stderr
 
@@ -156,7 +158,8 @@ def test_a_name_that_does_not_tell_the_model_is_asked_about(engine: Engine) -> N
 def test_no_server_is_said() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "dsollama", "verify", "--prompts", "deepseek-v3.1:x"],
-        env={"OLLAMA_HOST": "127.0.0.1:1"}, capture_output=True, text=True, timeout=60, check=False,
+        env={"OLLAMA_HOST": "127.0.0.1:1"}, capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 6
     assert "No Ollama answers" in done.stderr

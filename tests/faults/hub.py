@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 
 from dsollama.demo.loopback_hub import Fault
 from faults import wire
-from faults.scene import SHARD_2, Scene, case, download_2, listing, resolve_2_again
+from faults.scene import SHARD_2, SILENCE, Scene, case, download_2, listing, resolve_2_again
 
 HUB = "The Hub"
 FILES = "What the Hub lists"
@@ -84,6 +84,7 @@ def listing_is_a_page(scene: Scene) -> Iterator[None]:
 
 @case(HUB, "the listing stalls", exits=3, says="cannot be reached")
 def listing_stalls(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(listing, wire.silent)
     yield
 
@@ -115,6 +116,7 @@ def resolve_error_once(scene: Scene) -> Iterator[None]:
 
 @case(HUB, "a file's address stalls, once", says="try 2")
 def resolve_stalls_once(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(resolve_2_again(), wire.silent, 1)
     yield
 

@@ -10,12 +10,22 @@ from http.server import BaseHTTPRequestHandler
 
 from dsollama.demo.loopback_hub import Fault, Request
 from faults import wire
-from faults.scene import Scene, case, cdn, download_2, download_3, resolve_2, resolve_2_again
+from faults.scene import (
+    SILENCE,
+    Scene,
+    case,
+    cdn,
+    download_2,
+    download_3,
+    resolve_2,
+    resolve_2_again,
+)
 
 CONNECTION = "Connections"
 ANSWERS = "Answers of the CDN"
 AGAIN = r"the connection broke; try 2"
 GIVEN_UP = r"failed 6 times in a row: "
+STALLED = "the connection stalled"
 
 
 @case(CONNECTION, "TCP reset in mid-body, once", says=AGAIN)
@@ -48,32 +58,37 @@ def cut_always(scene: Scene) -> Iterator[None]:
     yield
 
 
-@case(CONNECTION, "no byte comes any more, once", says="the connection stalled; try 2")
+@case(CONNECTION, "no byte comes any more, once", says=STALLED + "; try 2")
 def stalled_once(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(download_2, Fault(stall_after=1_000_000), 1)
     yield
 
 
-@case(CONNECTION, "no byte comes any more, always", exits=3, says=GIVEN_UP)
+@case(CONNECTION, "no byte comes any more, always", exits=3, says=GIVEN_UP + STALLED)
 def stalled_always(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(download_2, Fault(stall_after=0))
     yield
 
 
-@case(CONNECTION, "2 kB/s, once (slow loris)", says="try 2")
+@case(CONNECTION, "2 kB/s, once (slow loris)", says=STALLED + "; try 2")
 def trickle_once(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(download_2, wire.trickle, 1)
     yield
 
 
-@case(CONNECTION, "2 kB/s, always", exits=3, says=GIVEN_UP)
+@case(CONNECTION, "2 kB/s, always", exits=3, says=GIVEN_UP + STALLED)
 def trickle_always(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(download_2, wire.trickle)
     yield
 
 
 @case(CONNECTION, "the head of an answer comes byte by byte, once", says="try 2")
 def trickled_head_once(scene: Scene) -> Iterator[None]:
+    scene.environment |= SILENCE
     scene.on(download_2, wire.trickle_head, 1)
     yield
 

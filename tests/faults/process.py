@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from faults import wire
-from faults.scene import Scene, case, download_3
+from faults.scene import RUN_SECONDS, Scene, case, download_3
 
 STOPPED = "The program is stopped"
 OTHERS = "Others at work on the store"
@@ -32,6 +32,12 @@ def interrupted(scene: Scene) -> Iterator[None]:
     yield
 
 
+@case(STOPPED, "Ctrl-C for others, while it runs in the background (SIGINT ignored)")
+def interrupted_in_the_background(scene: Scene) -> Iterator[None]:
+    _signalled_and_ignored(scene, signal.SIGINT, ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"])
+    yield
+
+
 @case(STOPPED, "SIGTERM (systemd, kill) in the middle", exits=130, says="Stopped; .* are kept")
 def terminated(scene: Scene) -> Iterator[None]:
     _signalled(scene, signal.SIGTERM)
@@ -46,16 +52,7 @@ def hung_up(scene: Scene) -> Iterator[None]:
 
 @case(STOPPED, "SIGHUP under nohup")
 def hung_up_and_ignored(scene: Scene) -> Iterator[None]:
-    scene.prefix = ["nohup"]
-    released = _held(scene)
-
-    def hang_up(process: subprocess.Popen[bytes]) -> None:
-        scene.await_journal()
-        process.send_signal(signal.SIGHUP)
-        time.sleep(0.3)
-        released()
-
-    scene.during = hang_up
+    _signalled_and_ignored(scene, signal.SIGHUP, ["nohup"])
     yield
 
 
@@ -151,11 +148,11 @@ def stderr_closed(scene: Scene) -> Iterator[None]:
 
 def _held(scene: Scene) -> Callable[[], None]:
     """Hold shard 3 back; return what lets it go on."""
-    scene.environment["DSOLLAMA_READ_TIMEOUT"] = "60"
+    scene.environment["DSOLLAMA_READ_TIMEOUT"] = "200"
     gate = scene.tmp / "gate"
 
     def wait(handler: object) -> None:
-        scene.await_file(lambda: gate, 50.0)
+        scene.await_file(lambda: gate)
         wire.partial()(handler)  # type: ignore[arg-type]
 
     scene.on(download_3, wait)
@@ -168,7 +165,21 @@ def _signalled(scene: Scene, number: signal.Signals) -> None:
     def send(process: subprocess.Popen[bytes]) -> None:
         scene.await_journal()
         process.send_signal(number)
-        process.wait(20)
+        process.wait(RUN_SECONDS / 2)
+        released()
+
+    scene.during = send
+
+
+def _signalled_and_ignored(scene: Scene, number: signal.Signals, prefix: list[str]) -> None:
+    """Send a signal that whoever started the program had ignored: it goes on."""
+    scene.prefix = prefix
+    released = _held(scene)
+
+    def send(process: subprocess.Popen[bytes]) -> None:
+        scene.await_journal()
+        process.send_signal(number)
+        time.sleep(0.3)  # were it not ignored, it would stop here and not end right
         released()
 
     scene.during = send

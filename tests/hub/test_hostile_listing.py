@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -257,8 +258,8 @@ finally:
 
 
 def measured(bench: Bench, *arguments: str) -> tuple[int, str, int, float]:
-    """Run `dsollama install`; return its exit code, its output, KiB at most and seconds."""
-    began = time.monotonic()
+    """Run `dsollama install`; return exit code, output, KiB at most, the processor's seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, "install", *arguments],
         env=bench.environment(),
@@ -269,8 +270,10 @@ def measured(bench: Bench, *arguments: str) -> tuple[int, str, int, float]:
         check=False,
     )
     output, memory = done.stdout.rstrip().rsplit("\n", 1)
-    print(f"{arguments}: {int(memory) // 1024} MiB, {time.monotonic() - began:.1f} s")
-    return done.returncode, output, int(memory), time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{arguments}: {int(memory) // 1024} MiB, {seconds:.1f} s")
+    return done.returncode, output, int(memory), seconds
 
 
 @pytest.mark.usefixtures("outside")

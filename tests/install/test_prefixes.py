@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from dsollama.demo.loopback_hub import Fault, LoopbackHub, Request
 from dsollama.demo.tiny_model import tiny_model, write_shards
 from dsollama.events import Noted
+from dsollama.install.journal import claimed_bytes
 from dsollama.install.transfer import BLOCK_BYTES
 from dsollama.resources import read_template
 from dsollama.store.store import Store
@@ -23,6 +25,7 @@ from dsollama.store.store import Store
 from conftest import STEM, TERMINUS, Bench, make_repository
 
 SHARDS = 5
+HELD_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +78,33 @@ def test_of_one_with_a_shard_that_was_fetched_twice(lab: Bench) -> None:
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_of_one_that_was_killed_and_went_on(part: float, lab: Bench) -> None:
+def test_of_one_that_was_killed_and_went_on(
+    part: float, lab: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = sum(path.stat().st_size for path in lab.shards)
+    killed = threading.Event()
+    sent = lab.hub.sent
+
+    def hold(count: int) -> None:
+        """Send no more than this part, however late the kill comes."""
+        sent(count)
+        if lab.hub.bytes_sent >= part * size:
+            killed.wait(HELD_SECONDS)
+
+    monkeypatch.setattr(lab.hub, "sent", hold)
     process = subprocess.Popen(
         [sys.executable, "-m", "dsollama", "install", "UD-Q2_K_XL", "--yes"],
-        env=lab.environment(),
+        env=lab.environment() | {"DSOLLAMA_READ_TIMEOUT": str(HELD_SECONDS)},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while lab.hub.bytes_sent < part * size:
+    while lab.hub.bytes_sent < part * size or not any(map(claimed_bytes, lab.staged())):
         assert process.poll() is None
         time.sleep(0.0005)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    killed.set()
     done = lab.install()
     assert done.resumed > 0
     check(lab, done.digest)

@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Protocol, Self
 from urllib.parse import urljoin, urlsplit
+from weakref import WeakSet
 
 import requests
 from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
@@ -50,6 +51,8 @@ seconds), so that a slow connection's bytes are seen soon, and one that trickles
 _OK, _PARTIAL, _NO_SUCH_RANGE, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
 _RENEW = (401, 403, 404, 410)
 """What a CDN answers when its signed address has expired: resolve again."""
+
+_STALLED = "the connection stalled"
 
 
 class _RetryableError(Exception):
@@ -178,13 +181,14 @@ class _Watch:
     """Ends reads that take longer than `limit` seconds.
 
     The socket's own timeout counts from each byte, so a server that trickles would hold a
-    connection for days.
+    connection for days. Which of the two limits ends a silent read first is chance.
     """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         self._reads: dict[int, tuple[float, requests.Response]] = {}
+        self._ended: WeakSet[requests.Response] = WeakSet()
         self._running = False
 
     @contextmanager
@@ -202,6 +206,11 @@ class _Watch:
             with self._lock:
                 del self._reads[key]
 
+    def ended(self, answer: requests.Response) -> bool:
+        """Whether a read from `answer` was ended, so that its failure is no other than a stall."""
+        with self._lock:
+            return answer in self._ended
+
     def break_all(self) -> None:
         """End every read that is under way."""
         self._break(float("inf"))
@@ -218,6 +227,7 @@ class _Watch:
     def _break(self, now: float) -> None:
         with self._lock:
             late = [answer for deadline, answer in self._reads.values() if deadline < now]
+            self._ended.update(late)
             for answer in late:
                 with suppress(OSError, ValueError):  # it may be ending by itself
                     answer.raw.shutdown()
@@ -301,7 +311,8 @@ class RangeReader:
             with self._watch.over(answer):
                 data: bytes = answer.raw.read(amount)
         except (HTTPError, OSError) as error:
-            raise _RetryableError(_reason(error)) from error
+            reason = _STALLED if self._watch.ended(answer) else _reason(error)
+            raise _RetryableError(reason) from error
         if not data:
             raise _RetryableError("the connection closed early")
         return data
@@ -465,7 +476,7 @@ def _backoff(failures: int, patience: Patience) -> float:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout | TimeoutError | ReadTimeoutError):
-        return "the connection stalled"
+        return _STALLED
     if isinstance(error, requests.ConnectionError | ProtocolError | OSError):
         return "the connection broke"
     return f"the request failed ({type(error).__name__})"
