@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dsollama.privileges import as_caller
+
 _PACKAGE = Path(__file__).parent
 
 
@@ -13,11 +15,20 @@ def read_template(name: str) -> str:
     Raises:
         FileNotFoundError: the installation is incomplete.
     """
-    return _find("templates", name).read_text(encoding="utf-8")
+    return _read(_find("templates", name))
+
+
+def read_data(room: str, name: str) -> str:
+    """Return the text of a file that lies beside the modules of a room, such as `catalog`."""
+    return _read(_PACKAGE / room / name)
 
 
 def _find(folder: str, name: str) -> Path:
     installed = _PACKAGE / "_data" / folder / name
-    if installed.is_file():
-        return installed
-    return _PACKAGE.parents[1] / folder / name
+    with as_caller():
+        return installed if installed.is_file() else _PACKAGE.parents[1] / folder / name
+
+
+def _read(path: Path) -> str:
+    with as_caller():
+        return path.read_text(encoding="utf-8")

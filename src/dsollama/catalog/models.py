@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from dsollama.errors import UnknownModelError, UsageError
+from dsollama.resources import read_data
 
 DEFAULT_MODEL = "v3.1-terminus"
 _HF_ADDRESS = re.compile(
@@ -73,7 +73,7 @@ class Target:
 @cache
 def load_catalog() -> Mapping[str, CatalogModel]:
     """Return the catalog by key, in the order of `models.toml`."""
-    text = (resources.files("dsollama.catalog") / "models.toml").read_text(encoding="utf-8")
+    text = read_data("catalog", "models.toml")
     return {key: _model(key, entry) for key, entry in tomllib.loads(text).items()}
 
 

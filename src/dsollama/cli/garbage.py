@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.options import JsonOption, StoreOption, read_settings
+from dsollama.cli.options import JsonOption, StoreOption, store_settings
 from dsollama.cli.remove import ASK_FROM, hint_unreadable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _gc(
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
-    opened = Store(read_settings(store).store)
+    opened = Store(store_settings(store).store)
     now = time.time()
     found = find_garbage(opened, claimed_bytes, now)
     if not delete:

@@ -198,9 +198,12 @@ def _install(
 
 def _choose_way(via: Via, store: Path | None, staging: Path | None) -> Way:
     from dsollama.install.via import choose_way
+    from dsollama.privileges import act_as_owner
 
     folder = staging.expanduser().absolute() if staging else None
-    return choose_way(via, read_settings(store), folder)
+    way = choose_way(via, read_settings(store), folder)
+    act_as_owner(way.settings.store)
+    return way
 
 
 def _print_plan(plan: InstallPlan) -> None:

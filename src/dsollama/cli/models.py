@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dsollama.cli.options import JsonOption, StoreOption, read_settings
+from dsollama.cli.options import JsonOption, StoreOption, store_settings
 
 if TYPE_CHECKING:
     from dsollama.modelfile.document import Modelfile
@@ -35,7 +35,7 @@ def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
-    opened = Store(read_settings(store).store)
+    opened = Store(store_settings(store).store)
     models = opened.models()
     described = [describe(opened, each) for each in models]
     if as_json:
@@ -66,7 +66,7 @@ def _show(name: ModelArgument, store: StoreOption = None, as_json: JsonOption = 
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
-    opened = Store(read_settings(store).store)
+    opened = Store(store_settings(store).store)
     found = details(opened, opened.model(parse_name(name)))
     if as_json:
         print_json(found)
@@ -108,7 +108,7 @@ def _modelfile(
     try:
         model = find_model(name)
     except UnknownModelError:
-        opened = Store(read_settings(store).store)
+        opened = Store(store_settings(store).store)
         text = modelfile_of(opened, opened.model(parse_name(name)))
     else:
         chosen = choose_variants(model.variants, [variant] if variant else model.variants[:1])[0]

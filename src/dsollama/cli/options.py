@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dsollama.privileges import act_as_owner
 from dsollama.settings import Settings
 
 StoreOption = Annotated[
@@ -21,6 +22,17 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+def store_settings(store: Path | None) -> Settings:
+    """Return the settings of a command that works in the store; root acts there as its owner.
+
+    Raises:
+        StoreNotWritableError: root cannot safely work there (`privileges.owner_of`).
+    """
+    settings = read_settings(store)
+    act_as_owner(settings.store)
+    return settings
 
 
 def read_settings(store: Path | None = None) -> Settings:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.options import JsonOption, StoreOption, read_settings
+from dsollama.cli.options import JsonOption, StoreOption, store_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def _remove(
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
-    opened = Store(read_settings(store).store)
+    opened = Store(store_settings(store).store)
     names = [parse_name(each) for each in models]
     plan = plan_removal(opened, names, all_variants=all_variants)
     if dry_run:

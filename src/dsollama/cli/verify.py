@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.options import JsonOption, StoreOption, read_settings
+from dsollama.cli.options import JsonOption, StoreOption, read_settings, store_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ def _verify_store(
     from dsollama.verify.check import check
     from dsollama.verify.plan import plan_check
 
-    settings = read_settings(store)
+    settings = store_settings(store)
     wanted = [parse_name(name) for name in names]
     plan = plan_check(settings, wanted, quick=quick, repair=repair)
     if not plan.models and not as_json:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from dsollama.errors import ProgramFailedError, ProgramMissingError
+from dsollama.privileges import child_identity
 
 PROGRAM = "llama-gguf-split"
 
@@ -38,13 +39,20 @@ def merge(program: Path, first_shard: Path, output: Path) -> None:
     Raises:
         ProgramFailedError: with the program's last line.
     """
-    done = subprocess.run(
-        [str(program), "--merge", str(first_shard), str(output)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [str(program), "--merge", str(first_shard), str(output)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            **child_identity(),
+        )
+    except OSError as error:
+        raise ProgramFailedError(
+            f"{program} cannot be started as the store's owner: {error.strerror}.",
+            "Put it where every user can run it, such as /usr/local/bin.",
+        ) from error
     if done.returncode != 0 or not output.is_file():
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise ProgramFailedError(

@@ -14,6 +14,7 @@ from dsollama.errors import HubOfflineError, TransferError
 from dsollama.hub.bounded import bound_answers
 from dsollama.hub.failures import hub_failures
 from dsollama.hub.waiting import within
+from dsollama.privileges import as_caller
 from dsollama.settings import usual_patience
 
 MAX_PATH = 1024
@@ -68,7 +69,8 @@ def list_repository(
         )
     bound_answers()
     patience = usual_patience()
-    api = HfApi(endpoint=endpoint, token=get_token(), library_name="dsollama")
+    with as_caller():
+        api = HfApi(endpoint=endpoint, token=get_token(), library_name="dsollama")
     try:
         with hub_failures(endpoint, name):
             info = within(

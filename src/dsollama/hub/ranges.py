@@ -28,6 +28,7 @@ from dsollama.errors import AccessDeniedError, HubError, HubUnreachableError, Tr
 from dsollama.events import Listener, Noted
 from dsollama.hub.failures import hub_failures
 from dsollama.hub.waiting import within
+from dsollama.privileges import as_caller
 from dsollama.settings import Patience, usual_patience
 
 CONNECT_TIMEOUT = 10.0
@@ -254,7 +255,8 @@ class RangeReader:
     patience: Patience = field(default_factory=usual_patience)
 
     def __post_init__(self) -> None:
-        self._token = None if self.anonymous else get_token()
+        with as_caller():
+            self._token = None if self.anonymous else get_token()
         self._addresses: dict[str, str] = {}
         self._lock = threading.Lock()
         self._local = threading.local()

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from dsollama.privileges import as_caller
+
 POLL_SECONDS = 0.05
 
 T = TypeVar("T")
@@ -51,7 +53,8 @@ class _Call(Generic[T]):
 
     def run(self) -> None:
         try:
-            self._found.append(self._ask())
+            with as_caller():  # certificates and the like are his
+                self._found.append(self._ask())
         except BaseException as error:  # noqa: BLE001 - raised again by `result`
             self._error = error
         with self._lock:

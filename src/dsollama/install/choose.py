@@ -22,6 +22,7 @@ from dsollama.install.journal import claimed_bytes
 from dsollama.install.record import Record, stopped_installs
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.install.sources import gguf_files
+from dsollama.privileges import as_caller
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
 
@@ -184,9 +185,11 @@ def _of_listing(target: Target, request: InstallRequest) -> Choice:
 
 def _of_folder(target: Target, folder: Path) -> Choice:
     """Go by the names in a folder: there is no listing, so the split metadata has to do."""
-    files = {
-        path.name: RemoteFile(path.name, path.stat().st_size, None) for path in gguf_files(folder)
-    }
+    with as_caller():
+        files = {
+            path.name: RemoteFile(path.name, path.stat().st_size, None)
+            for path in gguf_files(folder)
+        }
     choice = _of_repository(Repository(target.repository, NO_COMMIT, files), target.quant)
     note = (
         "HF_HUB_OFFLINE is set: the shards' digests cannot be compared with the Hub's, only their "

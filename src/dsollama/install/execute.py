@@ -30,13 +30,14 @@ from dsollama.gguf.shards import shard_file_name
 from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, reach
 from dsollama.install.journal import clear_claims, has_claims
-from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
+from dsollama.install.plan import InstallPlan, reader_of, staged_pieces, with_disk
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.segments import Job, make_jobs
 from dsollama.install.sources import ShardReader
 from dsollama.install.staged import StagedFile
 from dsollama.install.transfer import BLOCK_BYTES, Transfer
 from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
+from dsollama.privileges import as_caller
 from dsollama.store.files import make_folder, open_new, remove_if_empty, store_failures
 from dsollama.store.ledger import Entry, Source, Span
 from dsollama.store.store import Store
@@ -224,7 +225,8 @@ class _Blob:
 def _make_blob(plan: InstallPlan, staging: Path, listener: Listener, connections: int) -> _Blob:
     """Make the merged file, by either merger."""
     remote = RangeReader(plan.endpoint, plan.repository, plan.commit, listener)
-    reader = ShardReader(remote if plan.remote else None, plan.local)
+    reads_as = reader_of(plan.local, plan.origin)
+    reader = ShardReader(remote if plan.remote else None, plan.local, reads_as)
     if not plan.program:
         return _fetch_merged(plan, reader, staging, listener, connections)
     merged = staging / MERGED
@@ -291,7 +293,7 @@ def _consume(reader: ShardReader, transfer: Transfer, staging: Path, job: Job) -
     if path is not None:
         transfer.checkpoint()
         mark_consumed(staging)
-        with store_failures(path):
+        with store_failures(path), as_caller():
             path.unlink()
 
 

@@ -29,6 +29,7 @@ from dsollama.install.sources import ShardReader, find_in_cache, find_in_folder
 from dsollama.modelfile.document import Modelfile
 from dsollama.modelfile.layers import Layer, ModelFacts, config_layer, small_layers
 from dsollama.modelfile.variants import Variant, catalog_modelfile, choose_variants
+from dsollama.privileges import CALLER, Identity, as_caller, owner_of
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import Entry, Source
 from dsollama.store.names import ModelName, parse_name
@@ -170,7 +171,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     choice, local, origin = _choose(target, request, store, listener)
     files = choice.files
     remote = None if request.settings.offline or origin else _remote(request, choice, listener)
-    headers = _read_headers(ShardReader(remote, local), files)
+    headers = _read_headers(ShardReader(remote, local, reader_of(local, origin)), files)
     layout = merge_layout(headers, [each.size for each in files]) if choice.split else None
     name = base or _default_name(target.model, choice.repository, choice.quant)
     if request.name and ":" not in request.name.rsplit("/", 1)[-1]:
@@ -208,7 +209,8 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         origin=origin,
     )
     if plan.consume:
-        require_consumable(plan.shards, local)
+        with as_caller():
+            require_consumable(plan.shards, local)
     return with_disk(plan)
 
 
@@ -228,6 +230,13 @@ def with_disk(plan: InstallPlan) -> InstallPlan:
             needed = min(needed, room)
         needed += SPARE_BYTES
     return replace(plan, installed=digest, resumed=resumed, needed=needed, free=store.free_bytes())
+
+
+def reader_of(local: Mapping[str, Path], origin: Entry | None) -> Identity | None:
+    """Return as whom local files are read: the caller, but another store's as its owner."""
+    if origin is None:
+        return CALLER
+    return next((owner_of(path.parent) or CALLER for path in local.values()), CALLER)
 
 
 def staged_pieces(plan: InstallPlan) -> tuple[Piece, ...]:
@@ -274,9 +283,11 @@ def _choose(
         return found, {found.files[0].path: path}, entry
     listener(StepStarted("plan", f"asking {request.settings.endpoint}"))
     choice = choose(target, request, store)
-    local = {} if request.consume else find_in_cache(choice.repository, choice.files)
+    with as_caller():
+        local = {} if request.consume else find_in_cache(choice.repository, choice.files)
     if request.from_dir:
-        inside, notes = find_in_folder(request.from_dir, choice.files)
+        with as_caller():
+            inside, notes = find_in_folder(request.from_dir, choice.files)
         local |= inside
         choice = replace(choice, notes=(*choice.notes, *notes))
     return choice, local, None

@@ -14,6 +14,7 @@ from huggingface_hub.file_download import repo_folder_name
 from dsollama.errors import HubOfflineError, UnreadableShardError
 from dsollama.hub.listing import RemoteFile
 from dsollama.hub.ranges import RangeReader, Stream, read_all
+from dsollama.privileges import CALLER, Identity, acting_as
 
 MAX_FOLDER_ENTRIES = 100_000
 """How many files of `--from-dir` are looked at."""
@@ -22,15 +23,22 @@ MAX_FOLDER_ENTRIES = 100_000
 class ShardReader:
     """Reads shards from local files where there are any, and else from the Hub."""
 
-    def __init__(self, remote: RangeReader | None, local: Mapping[str, Path]) -> None:
+    def __init__(
+        self,
+        remote: RangeReader | None,
+        local: Mapping[str, Path],
+        reads_as: Identity | None = CALLER,
+    ) -> None:
         """Combine them.
 
         Args:
             remote: the Hub; None where it must not be asked.
             local: by path in the repository, the files that are believed to be the same.
+            reads_as: as whom root reads them; None for as he acts already.
         """
         self._remote = remote
         self._local = dict(local)
+        self.reads_as = reads_as
         self._counting = threading.Lock()
         self.copied = 0
 
@@ -97,7 +105,8 @@ class _LocalStream:
 
     def __enter__(self) -> Self:
         try:
-            self._handle = os.open(self._path, os.O_RDONLY)
+            with acting_as(self._reader.reads_as):
+                self._handle = os.open(self._path, os.O_RDONLY)
         except OSError as error:
             raise _unreadable(self._path, error) from error
         return self

@@ -127,7 +127,7 @@ def _open_direct(path: Path) -> int | None:
     if not _O_DIRECT:
         return None
     try:
-        return os.open(path, os.O_WRONLY | _O_DIRECT)
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | _O_DIRECT)
     except OSError:
         return None
 

@@ -11,6 +11,7 @@ from dsollama.errors import OllamaUnreachableError, StoreNotWritableError
 from dsollama.install.request import Via
 from dsollama.ollama.address import is_this_machine, server_address
 from dsollama.ollama.server import Server
+from dsollama.privileges import acting_as_owner
 from dsollama.settings import Settings
 from dsollama.store.ownership import service_notes
 from dsollama.store.store import Store
@@ -67,7 +68,8 @@ def choose_way(wanted: Via, settings: Settings, staging: Path | None = None) -> 
         return _by_api(reason, settings, staging, address)
     store = Store(settings.store)
     try:
-        store.require_writable()
+        with acting_as_owner(settings.store):
+            store.require_writable()
     except StoreNotWritableError as error:
         answers = _answers(address)
         if wanted is Via.AUTO and answers and os.geteuid() != 0:

@@ -97,7 +97,8 @@ def write_atomically(path: Path, data: bytes, temporary: Path) -> None:
             os.fsync(out.fileno())
         place(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that refuses it has been told of above
+            temporary.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes, temporary: Path) -> None:
@@ -112,7 +113,8 @@ def replace_file(path: Path, data: bytes, temporary: Path) -> None:
                 out.write(data)
             temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

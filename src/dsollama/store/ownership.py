@@ -1,8 +1,9 @@
 """Whose the store is: what we make there is its owner's, and why it cannot be written.
 
 Ollama's service runs as a user of its own. What `sudo dsollama` makes must belong to that user, or
-Ollama can neither change nor remove it. So, as root, every new file and folder gets the owner and
-the group of the folder that it lies in, before it gets its final name.
+Ollama can neither change nor remove it. So root makes it as the owner (`dsollama.privileges`). What
+a store of root's gets has the folder's owner and group and the modes that Ollama gives, whatever
+the umask.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from dsollama.privileges import acting
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
@@ -94,10 +97,9 @@ def hand_over(handle: int, folder: Path) -> None:
         return
     found, wanted = os.fstat(handle), folder.stat()
     is_folder = stat.S_ISDIR(found.st_mode)
-    if (found.st_uid, found.st_gid) == (wanted.st_uid, wanted.st_gid):
-        return
     if is_folder or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
-        os.fchown(handle, wanted.st_uid, wanted.st_gid)
+        if (found.st_uid, found.st_gid) != (wanted.st_uid, wanted.st_gid):
+            os.fchown(handle, wanted.st_uid, wanted.st_gid)
         os.fchmod(handle, FOLDER_MODE if is_folder else FILE_MODE)  # whatever sudo's umask
 
 
@@ -116,6 +118,7 @@ def look(store: Path, writable: Sequence[Path]) -> Facts:
             (each for each in found if each and not (each.is_folder and _may_write(each.path))),
             None,
         )
+    me = acting()
     place = refused.path if refused else chain[-1].path
     owner = chain[-1].uid
     return Facts(
@@ -123,7 +126,7 @@ def look(store: Path, writable: Sequence[Path]) -> Facts:
         chain=chain,
         refused=refused,
         read_only=_is_read_only(place),
-        me=User(_user_name(os.geteuid()), os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
+        me=User(_user_name(me.uid), me.uid, frozenset({me.gid, *me.groups})),
         service=_service_user(owner),
         names=_names((*chain, *([refused] if refused else []))),
     )

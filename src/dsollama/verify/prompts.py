@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from dsollama.catalog.models import CatalogModel, find_model, load_catalog
@@ -14,6 +13,7 @@ from dsollama.modelfile.text import Instruction, parse_modelfile
 from dsollama.modelfile.variants import VARIANTS, Variant, go_template
 from dsollama.ollama.address import server_address
 from dsollama.ollama.server import Server
+from dsollama.resources import read_data
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def verify_prompts(name: str, host: str | None, model_key: str | None) -> Report
 
 def load_cases() -> list[dict[str, Any]]:
     """Return the built-in conversations with their prompts by format and mode."""
-    text = (resources.files("dsollama.verify") / "expected.json").read_text(encoding="utf-8")
-    cases: list[dict[str, Any]] = json.loads(text)
+    cases: list[dict[str, Any]] = json.loads(read_data("verify", "expected.json"))
     return cases
 
 

@@ -1,0 +1,135 @@
+"""Root acts in a store as its owner: traps that the owner lays catch nothing of root's."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dsollama.demo.loopback_hub import LoopbackHub
+from dsollama.errors import StoreNotWritableError
+from dsollama.privileges import acting, acting_as_owner, as_caller, owner_of
+
+from conftest import TERMINUS, Bench, make_repository
+
+SERVICE = (4321, 4322)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user can enter, with a store of the service's and a secret of root's."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        (top / "models").mkdir()
+        os.chown(top / "models", *SERVICE)
+        (top / "roots").mkdir(mode=0o700)
+        (top / "roots" / "secret").write_text("root's alone")
+        yield top
+
+
+def run(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dsollama", *arguments],
+        env=bench.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        umask=0o077,
+    )
+
+
+def outside(place: Path) -> dict[str, tuple[int, int, bytes]]:
+    """What lies beside the store: mode, owner and bytes."""
+    return {
+        str(path): (path.stat().st_mode, path.stat().st_uid, path.read_bytes())
+        for path in (place / "roots").rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_kernel_refuses_what_the_owner_may_not_do(place: Path) -> None:
+    secret = place / "roots" / "secret"
+    with acting_as_owner(place / "models"):
+        assert acting().uid == SERVICE[0]
+        with pytest.raises(PermissionError):
+            secret.read_text()
+        with as_caller():
+            assert secret.read_text() == "root's alone"
+        with pytest.raises(PermissionError):
+            secret.read_text()
+        (place / "models" / "made").touch()
+    assert secret.read_text() == "root's alone"
+    made = (place / "models" / "made").stat()
+    assert (made.st_uid, made.st_gid) == SERVICE
+
+
+def test_who_owns_a_link_on_the_way_decides(place: Path) -> None:
+    (place / "plain").mkdir()
+    assert owner_of(place / "plain") is None
+    (place / "models" / "to").symlink_to(place / "plain")
+    os.lchown(place / "models" / "to", *SERVICE)
+    found = owner_of(place / "models" / "to")
+    assert found is not None
+    assert found.uid == SERVICE[0]
+
+
+@pytest.mark.parametrize("inner", ["", "blobs"])
+def test_a_store_of_roots_that_others_can_change_is_refused(place: Path, inner: str) -> None:
+    store = place / "plain"
+    (store / "blobs").mkdir(parents=True)
+    assert owner_of(store) is None
+    (store / inner).chmod(0o777)
+    with pytest.raises(StoreNotWritableError, match="every user can change"):
+        owner_of(store)
+    (store / inner).chmod(0o755)
+    os.chown(store / "blobs", *SERVICE)
+    with pytest.raises(StoreNotWritableError, match="user 4321 can change"):
+        owner_of(store)
+
+
+def test_an_install_is_the_owners_whatever_the_umask(
+    place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    store = place / "models"
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], store, [])
+        done = run(bench, "install", "UD-Q2_K_XL", "--yes")
+    assert done.returncode == 0, done.stderr
+    for path in store.rglob("*"):
+        found = path.lstat()
+        assert (found.st_uid, found.st_gid) == SERVICE, path
+        assert stat.S_IMODE(found.st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
+@pytest.mark.parametrize("name", ["blobs", ".dsollama", "manifests", ".dsollama/tmp"])
+def test_a_link_of_the_owners_into_a_folder_of_roots_leads_nowhere(
+    name: str, place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    link = place / "models" / name
+    if link.parent != place / "models":
+        link.parent.mkdir()
+        os.chown(link.parent, *SERVICE)
+    link.symlink_to(place / "roots")
+    os.lchown(link, *SERVICE)
+    before = outside(place)
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], place / "models", [])
+        for arguments in (
+            ("install", "UD-Q2_K_XL", "--yes"),
+            ("list",),
+            ("gc", "--delete", "--all", "--yes"),
+            ("verify", "--repair"),
+        ):
+            done = run(bench, *arguments)
+            assert "dsollama has a bug" not in done.stderr, done.stderr
+            assert "root's alone" not in done.stdout + done.stderr
+    assert outside(place) == before
