@@ -32,7 +32,8 @@ from dsollama.errors import (
 )
 from dsollama.events import BytesMoved, Event, Listener, Noted, StepStarted
 from dsollama.install.execute import Installed, execute
-from dsollama.install.plan import InstallPlan, PlannedModel
+from dsollama.install.naming import PlannedModel
+from dsollama.install.plan import InstallPlan
 from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
 from dsollama.ollama.address import is_this_machine
 from dsollama.ollama.handover import hand_over

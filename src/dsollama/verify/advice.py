@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dsollama.catalog.models import find_by_repository
 from dsollama.modelfile.variants import VARIANTS
 from dsollama.store.ledger import Entry
 from dsollama.store.names import ModelName
+from dsollama.store.spelling import Clash
 from dsollama.store.store import Store
 
 _THINKING = VARIANTS["thinking"].tag_suffix
@@ -70,3 +72,24 @@ def entry_of_name(store: Store, name: ModelName) -> Entry | None:
         if str(name) in entry.names:
             return entry
     return None
+
+
+def one_spelling(clash: Clash, store: Store) -> str:
+    """Return the sentence that gives a part one spelling: that of the most names."""
+    names = clash.names
+    kept = min(names, key=lambda each: (-len(names[each]), each))
+    there = {name for found in names.values() for name in found}
+    moving = [name for spelling, found in names.items() if spelling != kept for name in found]
+    commands, twins = [], []
+    for name in moving:
+        target = replace(name, **{clash.part: kept})
+        if target in there:
+            twins.append(str(name))
+            target = replace(target, tag=f"{name.tag}-2")
+        new = store.manifest_path(target)
+        folder = [] if new.parent.is_dir() else [shlex.join(["mkdir", "-p", str(new.parent)])]
+        move = shlex.join(["mv", "-n", str(store.manifest_path(name)), str(new)])
+        commands.append(" && ".join([*folder, move]))
+    told = "; ".join(f"`{each}`" for each in commands)
+    removal = f" Or remove {', '.join(twins)} with `dsollama remove`." if twins else ""
+    return f"Give it one spelling: {told}.{removal}"
