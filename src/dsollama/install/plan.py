@@ -218,7 +218,26 @@ def replaced_in_store(
     if not digest and not plan.layout:
         same.add(f"sha256:{plan.shards[0].sha256}")
     ours = {name for entry in entries.values() for name in entry.names}
-    return find_replaced(store, plan.models, same.__contains__, ours)
+
+    def is_same(weights: str) -> bool:
+        return weights in same or (not digest and _begins_alike(plan, store, weights))
+
+    return find_replaced(store, plan.models, is_same, ours)
+
+
+def _begins_alike(plan: InstallPlan, store: Store, digest: str) -> bool:
+    """Whether a blob has the merged file's size and header, so that it may be taken for the same.
+
+    The ledger may be lost. Should the rest differ, the look under the lock finds it.
+    """
+    head = plan.layout.header if plan.layout else b""
+    if not head or not store.has_blob(digest, plan.size):
+        return False
+    try:
+        with store.blob_path(digest).open("rb") as blob:
+            return blob.read(len(head)) == head
+    except OSError:
+        return False
 
 
 def with_disk(plan: InstallPlan) -> InstallPlan:

@@ -55,8 +55,8 @@ class Replaced:
         if self.same_weights:
             return f"{self.name} (other settings of the same weights)"
         weights = self.weights.removeprefix("sha256:")[:_SHOWN]
-        kept = f"also in {', '.join(self.shared)}" if self.shared else "in no other name"
-        return f"{self.name} (weights {weights}, {format_bytes(self.size)}, {kept})"
+        kept = f", also in {', '.join(self.shared)}" if self.shared else ""
+        return f"{self.name} (weights {weights}, {format_bytes(self.size)}{kept})"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; the size in bytes."""
