@@ -280,9 +280,10 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
 def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:
     from dsollama.cli.output import hint
     from dsollama.ollama.names import listed_names
+    from dsollama.store.names import parse_name
 
     names = listed_names(host)
-    if names is not None and name not in names:
+    if names is not None and parse_name(name).listed not in names:
         hint(
             f"Note: the Ollama that is running does not list it, because it uses another store. "
             f"Start it with OLLAMA_MODELS={store}, or install with --store into its own (that of "

@@ -23,6 +23,7 @@ from dsollama.errors import (
     MalformedGgufError,
     NotEnoughDiskError,
     StoreBusyError,
+    StoreError,
 )
 from dsollama.events import Listener, ShardVerified, StepStarted
 from dsollama.gguf import split_program
@@ -132,6 +133,7 @@ def _adopt(
             store.ledger.write(blob.digest, _ledger_entry(plan, blob.prefixes))
             store.adopt_blob(blob.digest, merged)
             _register(plan, store, blob.digest)
+        _unname_elsewhere(plan, store, blob.digest)
     clear_claims(staging)
     return plan
 
@@ -151,6 +153,7 @@ def _take_over(plan: InstallPlan, store: Store, listener: Listener) -> InstallPl
         plan = _with_names(plan, store, digest)
         _register(plan, store, digest)
         _name_in_ledger(plan, store, digest)
+        _unname_elsewhere(plan, store, digest)
     return plan
 
 
@@ -432,6 +435,16 @@ def _name_in_ledger(plan: InstallPlan, store: Store, digest: str) -> None:
     if entry is not None:
         names = {*entry.names, *_names(plan)}
         store.ledger.write(digest, structs.replace(entry, names=tuple(sorted(names))))
+
+
+def _unname_elsewhere(plan: InstallPlan, store: Store, digest: str) -> None:
+    """Forget that a name which was replaced had other weights: `verify` would give them back."""
+    names = set(_names(plan))
+    for other, entry in store.ledger.entries():
+        if other != digest and not names.isdisjoint(entry.names):
+            left = tuple(each for each in entry.names if each not in names)
+            with suppress(StoreError):  # the models are installed, whatever the ledger says
+                store.ledger.write(other, structs.replace(entry, names=left))
 
 
 def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...]) -> Entry:

@@ -48,6 +48,15 @@ class ModelName:
         """Its parts without regard to case, as Ollama compares names."""
         return tuple(part.casefold() for part in self.path.parts)
 
+    @property
+    def listed(self) -> str:
+        """As `ollama list` shows it: without the default host and namespace, however spelled."""
+        host, namespace = self.folded[:2]
+        if host != DEFAULT_HOST:
+            return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+        shown = "" if namespace == DEFAULT_NAMESPACE else f"{self.namespace}/"
+        return f"{shown}{self.model}:{self.tag}"
+
     def with_tag(self, tag: str) -> ModelName:
         """Return the same model under another tag.
 
