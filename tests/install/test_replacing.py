@@ -196,9 +196,7 @@ def test_a_name_that_is_taken_meanwhile_is_refused_and_what_came_is_kept(
     assert bench.install(name="mine:v2", variants=("plain",)).moved == 0
 
 
-def test_a_replaced_name_is_no_longer_one_of_its_old_weights(
-    bench: Bench, single: Path
-) -> None:
+def test_a_replaced_name_is_no_longer_one_of_its_old_weights(bench: Bench, single: Path) -> None:
     old = bench.install(name="mine:v1", variants=("plain",)).digest
     bench.repository.add(single.name, single)
     store = Store(bench.store)

@@ -14,7 +14,7 @@ is deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from dsollama.events import BytesMoved, Event, Listener, Noted, StepStarted
 from dsollama.install.execute import Installed, execute
 from dsollama.install.naming import PlannedModel, spell
 from dsollama.install.plan import InstallPlan
-from dsollama.install.replacing import require_agreed
+from dsollama.install.replacing import Replaced, require_agreed
 from dsollama.install.via_api_names import find_replaced_there, list_models
 from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
 from dsollama.ollama.address import is_this_machine
@@ -49,6 +49,9 @@ from dsollama.units import format_bytes
 COPIES = 3
 """Times the model's size that the server's disk takes while it registers the first name: the
 upload, llama-quantize's copy, and the copy of that which becomes the blob (0.33.0: 2.9 to 3.0)."""
+
+COPY_SHARE = 50
+"""A copy that llama-quantize makes differs in size by less than this part of it."""
 
 MAX_RECORD_BYTES = 2**20
 _RELEASE_TAG = "dsollama-release"
@@ -96,10 +99,7 @@ def plan_api(install: InstallPlan, address: str) -> ApiPlan:
     install = replace(install, models=named.models, notes=notes)
     registered = _still_registered(install, server)
     known = _known(install, install.installed, registered)
-    replaced = find_replaced_there(server, install.models, known.__contains__)
-    begun = _read_begun(install).get(address, ())
-    replaced = tuple(each for each in replaced if str(each.name) not in begun)
-    install = replace(install, replaces=replaced)
+    install = replace(install, replaces=_replaced(install, server, known))
     if registered is not None:
         install = replace(install, installed=registered.upload, needed=0, resumed=0)
         return ApiPlan(install, address, registered)
@@ -172,12 +172,23 @@ def _require_agreed(
     Raises:
         NameTakenError: a name has become another model's.
     """
-    known = _known(install, digest, registered)
-    found = find_replaced_there(server, install.models, known.__contains__)
+    found = _replaced(install, server, _known(install, digest, registered))
+    require_agreed(found, install.replaces)
+    names = [str(each.name) for each in install.models]
+    _write_record(_begun_path(install), _read_begun(install) | {server.address: names})
+
+
+def _replaced(install: InstallPlan, server: Blobs, known: Collection[str]) -> tuple[Replaced, ...]:
+    """Return what would be replaced, but for what a killed run of this install has made there.
+
+    That has a digest which only that run would have learned, and the size of the weights.
+    """
     begun = _read_begun(install).get(server.address, ())
-    require_agreed((each for each in found if str(each.name) not in begun), install.replaces)
-    _write_record(
-        _begun_path(install), {server.address: [str(each.name) for each in install.models]}
+    most = install.size // COPY_SHARE
+    return tuple(
+        each
+        for each in find_replaced_there(server, install.models, known.__contains__)
+        if str(each.name) not in begun or abs(each.size - install.size) > most
     )
 
 
