@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +165,43 @@ def file_for_a_modelfile(scene: Scene) -> Iterator[None]:
     yield
     place.unlink()
     scene.before_own.discard(str(place.relative_to(scene.own)))
+
+
+@case(NAMES, "a folder lies where its Modelfile goes", exits=5, says="is in its way")
+def folder_for_a_modelfile(scene: Scene) -> Iterator[None]:
+    place = scene.own / "modelfiles" / "registry.ollama.ai" / "library" / MODEL / "UD-Q2_K_XL"
+    place.mkdir(parents=True)
+    yield
+    place.rmdir()
+
+
+@case(NAMES, "a link that leads nowhere has the name", exits=2,
+      says="which weights it has cannot be told")  # fmt: skip
+def taken_by_a_dangling_link(scene: Scene) -> Iterator[None]:
+    _place(scene).parent.mkdir()
+    _place(scene).symlink_to("/nonexistent/manifest")
+    yield
+    _free(_place(scene))
+
+
+@case(NAMES, "a model of Ollama's cloud, which has no layers, has the name", exits=2,
+      says="which weights it has cannot be told")  # fmt: skip
+def taken_by_a_cloud_model(scene: Scene) -> Iterator[None]:
+    _take(scene, _place(scene))
+    manifest = json.loads(_place(scene).read_bytes())
+    _place(scene).write_text(json.dumps(manifest | {"layers": None}))
+    yield
+    _free(_place(scene))
+
+
+@case(NAMES, "the model that `--force` would replace is gone in the end", says="Replaces")
+def gone_meanwhile(scene: Scene) -> Iterator[None]:
+    _take(scene, _place(scene))
+    scene.arguments = (*scene.arguments, "--force")
+
+    def remove() -> None:
+        _free(_place(scene))
+        scene.before = scene.files()
+
+    meanwhile(scene, remove)
+    yield
