@@ -65,6 +65,8 @@ def test_every_part_with_two_spellings_is_told_once_with_all_its_names() -> None
     assert found[1].others(parse_name("foo:q2")) == tuple(names("bar:Q2"))
     assert found[1].others(parse_name("a:x")) == ()
     assert clashes(names("foo:q2", "foo/q2:x", "q2:Foo")) == ()
+    (twice,) = clashes(names("foo:q2", "bar:Q2", "foo:q2"))
+    assert twice.names["q2"] == tuple(names("foo:q2"))
 
 
 PART = st.sampled_from(["a", "A", "ab", "aB", "AB", "latest", "Latest", "library", "LIBRARY"])

@@ -16,6 +16,7 @@ from dsollama.settings import Settings
 from dsollama.store.names import parse_name
 from dsollama.store.spelling import clashes
 from dsollama.store.store import Store
+from dsollama.verify.advice import install_command
 from dsollama.verify.check import check
 from dsollama.verify.findings import StoreReport
 from dsollama.verify.plan import plan_check
@@ -126,3 +127,15 @@ def test_a_name_is_found_in_any_case_unless_two_differ_in_nothing_else(tmp_path:
     with pytest.raises(NotInstalledError) as caught:
         store.find(parse_name("FOO:q2"))
     assert caught.value.hint == "Take one of Foo:q2, foo:q2."
+
+
+def test_the_command_that_installs_again_knows_names_in_the_stores_spelling(bench: Bench) -> None:
+    store = Store(bench.store)
+    put_model(store, "mine:ud-q2_k_xl", b"mine")
+    done = bench.install()
+    assert done.names[0] == "deepseek-v3.1-terminus:ud-q2_k_xl"
+    entry = store.ledger.read(done.digest)
+    assert entry is not None
+    command = install_command(entry, store, entry.endpoint)
+    assert "--variants" not in command
+    assert "--name" not in command

@@ -92,7 +92,7 @@ def same_name(name: ModelName, existing: Iterable[ModelName]) -> list[ModelName]
 def clashes(names: Iterable[ModelName]) -> tuple[Clash, ...]:
     """Return the parts that `names` spell in more than one way."""
     found = []
-    names = sorted(names, key=str)
+    names = sorted(set(names), key=str)
     for part in PARTS:
         spellings: dict[str, dict[str, list[ModelName]]] = {}
         for name in names:

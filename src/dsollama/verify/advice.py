@@ -50,16 +50,22 @@ def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[Mode
 
 
 def _naming(entry: Entry) -> list[str]:
-    """Return --name and --variants where the defaults would register other names."""
+    """Return --name and --variants where the defaults would register other names.
+
+    The install spells names as the store does, so case tells nothing here.
+    """
     if not entry.names:
         return []
     model = find_by_repository(entry.repository)
     default = f"{model.name if model else f'hf.co/{entry.repository}'}:{entry.quant}"
+    there = {name.casefold() for name in entry.names}
     if model is None:
-        return [] if default in entry.names else ["--name", entry.names[0]]
-    bases = {name.removesuffix(_THINKING) for name in entry.names}
-    base = default if default in bases else min(bases)
-    variants = [each for each in model.variants if base + VARIANTS[each].tag_suffix in entry.names]
+        return [] if default.casefold() in there else ["--name", entry.names[0]]
+    bases = {each.casefold(): each for each in (n.removesuffix(_THINKING) for n in entry.names)}
+    base = default if default.casefold() in bases else bases[min(bases)]
+    variants = [
+        each for each in model.variants if (base + VARIANTS[each].tag_suffix).casefold() in there
+    ]
     words = [] if base == default else ["--name", base]
     if len(variants) < len(model.variants):
         words += ["--variants", ",".join(variants)]
