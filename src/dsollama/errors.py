@@ -8,6 +8,7 @@
     │   ├── UnknownQuantError              unknown-quant
     │   ├── AmbiguousQuantError            ambiguous-quant
     │   ├── InvalidNameError               invalid-name
+    │   ├── NameTakenError                 name-taken
     │   ├── UnknownVariantError            unknown-variant
     │   ├── MalformedModelfileError        malformed-modelfile
     │   └── NotInstalledError              not-installed
@@ -96,6 +97,12 @@ class InvalidNameError(UsageError):
     """Ollama would not accept the model name."""
 
     code = "invalid-name"
+
+
+class NameTakenError(UsageError):
+    """The name belongs to another model, which the install would replace."""
+
+    code = "name-taken"
 
 
 class UnknownVariantError(UsageError):

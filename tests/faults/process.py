@@ -90,7 +90,7 @@ def garbage_collected(scene: Scene) -> Iterator[None]:
         done = scene.dsollama("gc", "--delete", "--all", "--yes")
         assert done.returncode == 0, done.stderr
 
-    _meanwhile(scene, collect)
+    meanwhile(scene, collect)
     yield
 
 
@@ -101,29 +101,29 @@ def another_removed(scene: Scene) -> Iterator[None]:
         assert done.returncode == 0, done.stderr
         scene.before = scene.earlier = scene.files()
 
-    _meanwhile(scene, remove)
+    meanwhile(scene, remove)
     yield
 
 
 @case(OTHERS, "Ollama 0.33.0 starts and prunes in the middle")
 def ollama_starts(scene: Scene) -> Iterator[None]:
     def start() -> None:
-        with _ollama(scene) as address:
-            assert EARLIER in _ollama_says(scene, address, "list")
+        with ollama(scene) as address:
+            assert EARLIER in ollama_says(scene, address, "list")
 
-    _meanwhile(scene, start)
+    meanwhile(scene, start)
     yield
 
 
 @case(OTHERS, "`ollama rm` of another model in the middle")
 def removed_by_ollama(scene: Scene) -> Iterator[None]:
     def remove() -> None:
-        with _ollama(scene) as address:
-            _ollama_says(scene, address, "rm", EARLIER)
+        with ollama(scene) as address:
+            ollama_says(scene, address, "rm", EARLIER)
         scene.before = scene.earlier = scene.files()
         assert not any("earlier" in name for name in scene.before)
 
-    _meanwhile(scene, remove)
+    meanwhile(scene, remove)
     yield
 
 
@@ -185,7 +185,7 @@ def _signalled_and_ignored(scene: Scene, number: signal.Signals, prefix: list[st
     scene.during = send
 
 
-def _meanwhile(scene: Scene, act: Callable[[], None]) -> None:
+def meanwhile(scene: Scene, act: Callable[[], None]) -> None:
     """Act while two of three shards have come and the third is held back."""
     released = _held(scene)
 
@@ -199,7 +199,7 @@ def _meanwhile(scene: Scene, act: Callable[[], None]) -> None:
     scene.during = run
 
 
-def _ollama(scene: Scene) -> AbstractContextManager[str]:
+def ollama(scene: Scene) -> AbstractContextManager[str]:
     home = scene.tmp / "ollama-home"
     home.mkdir(exist_ok=True)
     environment = private_environment(home, scene.store, free_port(), os.environ)
@@ -207,7 +207,7 @@ def _ollama(scene: Scene) -> AbstractContextManager[str]:
     return private_ollama(scene.ollama(), environment, scene.tmp / "ollama.log")
 
 
-def _ollama_says(scene: Scene, address: str, *arguments: str) -> str:
+def ollama_says(scene: Scene, address: str, *arguments: str) -> str:
     environment = {"HOME": str(scene.tmp), "OLLAMA_HOST": address.removeprefix("http://")}
     program = Path(scene.ollama())
     done = subprocess.run(

@@ -90,6 +90,20 @@ def test_the_longest_parts_are_accepted_and_one_letter_more_is_not() -> None:
             parse_name("{}/{}/{}:{}".format(*parts))
 
 
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("Registry.Ollama.AI/Library/Foo:Q2", "Foo:Q2"),
+        ("Registry.Ollama.AI/Team/Foo:Q2", "Team/Foo:Q2"),
+        ("h/Library/Foo:Q2", "h/Library/Foo:Q2"),
+        ("foo", "foo:latest"),
+    ],
+)
+def test_a_name_is_shown_as_ollama_list_shows_it(text: str, listed: str) -> None:
+    assert parse_name(text).listed == listed
+    assert parse_name(text).folded == parse_name(parse_name(text).listed.lower()).folded
+
+
 # Ollama drops a scheme; a name that is going to be written has no use for one.
 def test_an_address_with_a_scheme_is_refused() -> None:
     with pytest.raises(InvalidNameError):

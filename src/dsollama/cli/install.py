@@ -136,16 +136,21 @@ def _install(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and change nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace models that have these names, and do not ask."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     from dataclasses import replace
 
-    from dsollama.cli.output import confirm, hint, print_json, progress, say
+    from dsollama.cli.output import hint, print_json, progress, say
     from dsollama.install.execute import execute
     from dsollama.install.plan import make_plan
     from dsollama.install.via_api import execute_api, plan_api
-    from dsollama.units import format_bytes
 
     if not target and not resume:
         raise typer.BadParameter("QUANT is missing (only --resume may go without it)")
@@ -179,13 +184,7 @@ def _install(
     for note in plan.notes:
         hint(f"Note: {note.rstrip('.')}.")
     hint(f"via {way.via}: {way.reason}")
-    questions = {}
-    if plan.to_move >= ASK_FROM:
-        questions[f"Download {format_bytes(plan.to_move)} into {plan.store}?"] = False
-    if plan.consume and plan.to_copy:
-        questions[f"Delete each of the {len(plan.local)} local files once it is merged?"] = True
-    sure = yes or as_json
-    if not all(confirm(each, assume_yes=sure, destroys=bad) for each, bad in questions.items()):
+    if not _agreed(plan, force=force, sure=yes or as_json):
         hint("Nothing was changed.")
         raise typer.Exit(1)
     with progress(as_json=as_json) as listener:
@@ -194,6 +193,31 @@ def _install(
         else:
             done = execute(plan, listener, settings.connections)
     _print_done(done, settings.ollama_host, way, as_json=as_json)
+
+
+def _agreed(plan: InstallPlan, *, force: bool, sure: bool) -> bool:
+    """Ask what has to be asked; what replaces a model is done by --force alone, or by a person.
+
+    Raises:
+        NameTakenError: a model would be replaced, and nobody can be asked.
+    """
+    from dsollama.cli.output import confirm, hint, is_terminal
+    from dsollama.install.replacing import require_forced
+    from dsollama.units import format_bytes
+
+    for each in plan.replaces:
+        if force:
+            hint(f"Replaces {each}.")
+        elif sure or not is_terminal():
+            require_forced(plan.replaces)
+        elif not confirm(f"Replace {each}?", assume_yes=False, destroys=True):
+            return False
+    questions = {}
+    if plan.to_move >= ASK_FROM:
+        questions[f"Download {format_bytes(plan.to_move)} into {plan.store}?"] = False
+    if plan.consume and plan.to_copy:
+        questions[f"Delete each of the {len(plan.local)} local files once it is merged?"] = True
+    return all(confirm(each, assume_yes=sure, destroys=bad) for each, bad in questions.items())
 
 
 def _choose_way(via: Via, store: Path | None, staging: Path | None) -> Way:
@@ -230,6 +254,8 @@ def _print_plan(plan: InstallPlan) -> None:
     for model in plan.models:
         meaning = model.variant.meaning if model.variant else "with its own template"
         say(f"{'name':<11} {model.name} ({meaning})")
+    for each in plan.replaces:
+        say(f"{'replaces':<11} {each}")
     for note in plan.notes:
         say(f"{'note':<11} {note}")
 
@@ -257,9 +283,10 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
 def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:
     from dsollama.cli.output import hint
     from dsollama.ollama.names import listed_names
+    from dsollama.store.names import parse_name
 
     names = listed_names(host)
-    if names is not None and name not in names:
+    if names is not None and parse_name(name).listed not in names:
         hint(
             f"Note: the Ollama that is running does not list it, because it uses another store. "
             f"Start it with OLLAMA_MODELS={store}, or install with --store into its own (that of "

@@ -32,12 +32,18 @@ def register(app: typer.Typer) -> None:
 
 def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     from dsollama.cli.output import hint, print_json, print_table
+    from dsollama.store.spelling import clashes
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
     opened = Store(store_settings(store).store)
     models = opened.models()
-    described = [describe(opened, each) for each in models]
+    twins = clashes(opened.names())
+    described = [
+        describe(opened, each)
+        | {"twins": sorted({str(name) for clash in twins for name in clash.others(each.name)})}
+        for each in models
+    ]
     if as_json:
         print_json(described)
         return
@@ -58,6 +64,10 @@ def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     print_table(rows)
     blobs = {layer.digest: layer.size for each in models for layer in (each.config, *each.layers)}
     hint(f"{format_bytes(sum(blobs.values()))} on disk (names with the same WEIGHTS share them)")
+    for clash in twins:
+        hint(f"Note: {clash.text()}")
+    if twins:
+        hint("Hint: `dsollama verify --quick` says how to give them one spelling.")
 
 
 def _show(name: ModelArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:

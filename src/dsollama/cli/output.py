@@ -185,6 +185,11 @@ def _part(event: BytesMoved) -> str:
     return f"{what} {event.shard}/{event.shards}"
 
 
+def is_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def confirm(question: str, *, assume_yes: bool, destroys: bool = False) -> bool:
     """Ask on a terminal; without one, or with --yes, go on.
 
@@ -193,7 +198,7 @@ def confirm(question: str, *, assume_yes: bool, destroys: bool = False) -> bool:
         assume_yes: do not ask.
         destroys: whether something is deleted; then a mere Enter means no.
     """
-    if assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if assume_yes or not is_terminal():
         return True
     return typer.confirm(printable(question), default=not destroys, err=True)
 

@@ -23,6 +23,7 @@ from dsollama.errors import (
     MalformedGgufError,
     NotEnoughDiskError,
     StoreBusyError,
+    StoreError,
 )
 from dsollama.events import Listener, ShardVerified, StepStarted
 from dsollama.gguf import split_program
@@ -30,8 +31,16 @@ from dsollama.gguf.shards import shard_file_name
 from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, reach
 from dsollama.install.journal import clear_claims, has_claims
-from dsollama.install.plan import InstallPlan, reader_of, staged_pieces, with_disk
+from dsollama.install.naming import spell_for_store
+from dsollama.install.plan import (
+    InstallPlan,
+    reader_of,
+    replaced_in_store,
+    staged_pieces,
+    with_disk,
+)
 from dsollama.install.record import mark_consumed, write_record
+from dsollama.install.replacing import require_agreed
 from dsollama.install.segments import Job, make_jobs
 from dsollama.install.sources import ShardReader
 from dsollama.install.staged import StagedFile
@@ -101,10 +110,10 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
                 write_record(staging, plan.record)
                 blob = _make_blob(plan, staging, listener, connections)
                 digest, moved, copied = blob.digest, blob.moved, blob.copied
-                _adopt(plan, store, staging, blob, listener)
+                plan = _adopt(plan, store, staging, blob, listener)
     if plan.installed:
         digest = plan.installed
-        _take_over(plan, store, listener)
+        plan = _take_over(plan, store, listener)
     return Installed(
         names=_names(plan),
         digest=digest,
@@ -117,32 +126,53 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
     )
 
 
-def _adopt(plan: InstallPlan, store: Store, staging: Path, blob: _Blob, listener: Listener) -> None:
-    """Make the merged file a blob and register it."""
+def _adopt(
+    plan: InstallPlan, store: Store, staging: Path, blob: _Blob, listener: Listener
+) -> InstallPlan:
+    """Make the merged file a blob and register it; return the plan with its final names."""
     listener(StepStarted("register", ", ".join(_names(plan))))
     merged = staging / MERGED
-    # From here on the blob is nobody's until its manifests are there.
-    with store.changing(), _taken_back_on_failure(plan, store, blob.digest, merged):
-        # The ledger first: killed behind it, a rerun finds the blob and only registers it.
-        store.ledger.write(blob.digest, _ledger_entry(plan, blob.prefixes))
-        store.adopt_blob(blob.digest, merged)
-        _register(plan, store, blob.digest)
+    with store.changing():
+        plan = _with_names(plan, store, blob.digest)
+        # From here on the blob is nobody's until its manifests are there.
+        with _taken_back_on_failure(plan, store, blob.digest, merged):
+            # The ledger first: killed behind it, a rerun finds the blob and only registers it.
+            store.ledger.write(blob.digest, _ledger_entry(plan, blob.prefixes))
+            store.adopt_blob(blob.digest, merged)
+            _register(plan, store, blob.digest)
+        _unname_elsewhere(plan, store, blob.digest)
     clear_claims(staging)
+    return plan
 
 
-def _take_over(plan: InstallPlan, store: Store, listener: Listener) -> None:
-    """Register a blob that the store has already."""
-    assert plan.installed is not None  # noqa: S101 - the caller has looked
+def _take_over(plan: InstallPlan, store: Store, listener: Listener) -> InstallPlan:
+    """Register a blob that the store has already; return the plan with its final names."""
+    digest = plan.installed
+    assert digest is not None  # noqa: S101 - the caller has looked
     listener(StepStarted("register", ", ".join(_names(plan))))
     _remove_leftovers(store, plan.key)
     with store.changing():
-        if not store.has_blob(plan.installed, plan.size):  # `dsollama remove` may be quicker
+        if not store.has_blob(digest, plan.size):  # `dsollama remove` may be quicker
             raise StoreBusyError(
                 "The model's weights have just been removed by another dsollama.",
                 "Run the same command again.",
             )
-        _register(plan, store, plan.installed)
-        _name_in_ledger(plan, store, plan.installed)
+        plan = _with_names(plan, store, digest)
+        _register(plan, store, digest)
+        _name_in_ledger(plan, store, digest)
+        _unname_elsewhere(plan, store, digest)
+    return plan
+
+
+def _with_names(plan: InstallPlan, store: Store, digest: str) -> InstallPlan:
+    """Look at the store's names once more, under its lock: hours may lie between plan and end.
+
+    Raises:
+        NameTakenError: a name has become another model's.
+    """
+    plan = replace(plan, models=spell_for_store(plan.models, store).models)
+    require_agreed(replaced_in_store(plan, store, digest), plan.replaces)
+    return plan
 
 
 def _names(plan: InstallPlan) -> tuple[str, ...]:
@@ -413,6 +443,16 @@ def _name_in_ledger(plan: InstallPlan, store: Store, digest: str) -> None:
     if entry is not None:
         names = {*entry.names, *_names(plan)}
         store.ledger.write(digest, structs.replace(entry, names=tuple(sorted(names))))
+
+
+def _unname_elsewhere(plan: InstallPlan, store: Store, digest: str) -> None:
+    """Forget that a name which was replaced had other weights: `verify` would give them back."""
+    names = set(_names(plan))
+    for other, entry in store.ledger.entries():
+        if other != digest and not names.isdisjoint(entry.names):
+            left = tuple(each for each in entry.names if each not in names)
+            with suppress(StoreError):  # the models are installed, whatever the ledger says
+                store.ledger.write(other, structs.replace(entry, names=left))
 
 
 def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...]) -> Entry:

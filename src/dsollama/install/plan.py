@@ -22,17 +22,18 @@ from dsollama.install.consume import require_consumable, room_needed
 from dsollama.install.differences import settings_differences
 from dsollama.install.from_store import find_in_store
 from dsollama.install.journal import claimed_bytes
+from dsollama.install.naming import PlannedModel, name_models, require_places, spell_for_store
 from dsollama.install.record import Record
+from dsollama.install.replacing import Replaced, find_replaced
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.install.shard import PlannedShard
 from dsollama.install.sources import ShardReader, find_in_cache, find_in_folder
-from dsollama.modelfile.document import Modelfile
-from dsollama.modelfile.layers import Layer, ModelFacts, config_layer, small_layers
-from dsollama.modelfile.variants import Variant, catalog_modelfile, choose_variants
+from dsollama.modelfile.layers import ModelFacts
+from dsollama.modelfile.variants import Variant, choose_variants
 from dsollama.privileges import CALLER, Identity, as_caller, owner_of
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import Entry, Source
-from dsollama.store.names import ModelName, parse_name
+from dsollama.store.names import parse_name
 from dsollama.store.store import Store
 
 FIRST_READ = 2**20
@@ -41,21 +42,6 @@ FIRST_READ = 2**20
 REST_READ = 2**16
 SPARE_BYTES = 2**20
 """Room for small layers, manifests and the journal."""
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """A name to write: its template variant (None: the GGUF's own template) and its settings."""
-
-    name: ModelName
-    variant: Variant | None
-    config: Layer
-    modelfile: Modelfile
-
-    @property
-    def small(self) -> tuple[Layer, ...]:
-        """The layers beside the weights."""
-        return small_layers(self.modelfile)
 
 
 @dataclass(frozen=True)
@@ -74,6 +60,7 @@ class InstallPlan:
         store: the OLLAMA_MODELS folder.
         key: names the staging folder; the same for the same bytes.
         models: names to write.
+        replaces: what has these names and would be lost.
         installed: `sha256:HEX` of the blob where this very model is in the store already.
         resumed: bytes that an earlier run left in place.
         needed: bytes of disk that will be taken.
@@ -100,6 +87,7 @@ class InstallPlan:
     store: Path
     key: str
     models: tuple[PlannedModel, ...]
+    replaces: tuple[Replaced, ...]
     installed: str | None
     resumed: int
     needed: int
@@ -147,7 +135,8 @@ class InstallPlan:
             "consume": self.consume,
             "disk_needed": self.needed,
             "disk_free": self.free,
-            "models": [_model_json(model) for model in self.models],
+            "models": [model.to_json() for model in self.models],
+            "replaces": [each.to_json() for each in self.replaces],
             "notes": list(self.notes),
         }
 
@@ -163,7 +152,8 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         request = stopped_request(request, store)
     _require_sense(request)
     target = resolve_target(request.target, request.model)
-    base = parse_name(request.name) if request.name else None
+    if request.name:
+        parse_name(request.name)  # before anything is asked
     variants = _variants(target.model, request.variants)
     program = None
     if request.merger is Merger.LLAMA_GGUF_SPLIT:
@@ -173,13 +163,12 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     remote = None if request.settings.offline or origin else _remote(request, choice, listener)
     headers = _read_headers(ShardReader(remote, local, reader_of(local, origin)), files)
     layout = merge_layout(headers, [each.size for each in files]) if choice.split else None
-    name = base or _default_name(target.model, choice.repository, choice.quant)
-    if request.name and ":" not in request.name.rsplit("/", 1)[-1]:
-        name = name.with_tag(choice.quant)
     facts = _facts(headers)
-    models = tuple(_planned_model(name, target.model, each, facts) for each in variants)
-    _require_sayable(store, models)
-    notes = choice.notes
+    models = name_models(request, target.model, choice.repository, choice.quant, variants, facts)
+    named = spell_for_store(models, store)
+    require_places(named.models, store)
+    _require_sayable(store, named.models)
+    notes = (*choice.notes, *named.notes)
     if target.model and choice.others and remote:
         notes += settings_differences(remote, choice.others, target.model)
     plan = InstallPlan(
@@ -193,7 +182,8 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         facts=facts,
         store=store.root,
         key=_key(choice, request.merger if layout else Merger.NATIVE),
-        models=models,
+        models=named.models,
+        replaces=(),
         installed=None,
         resumed=0,
         needed=0,
@@ -211,7 +201,45 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     if plan.consume:
         with as_caller():
             require_consumable(plan.shards, local)
-    return with_disk(plan)
+    plan = with_disk(plan)
+    return replace(plan, replaces=replaced_in_store(plan, store))
+
+
+def replaced_in_store(
+    plan: InstallPlan, store: Store, digest: str | None = None
+) -> tuple[Replaced, ...]:
+    """Return what the install would replace in a store as it is now.
+
+    Args:
+        plan: its `replaces` are not looked at.
+        store: where.
+        digest: of the merged file, once it is known; before that the ledger tells what is the same.
+    """
+    entries = {found: entry for found, entry in store.ledger.entries() if _is_of(plan, entry)}
+    same = {digest} if digest else {plan.installed, *entries}
+    if not digest and not plan.layout:
+        same.add(f"sha256:{plan.shards[0].sha256}")
+    ours = {name for entry in entries.values() for name in entry.names}
+
+    def is_same(weights: str) -> bool:
+        return weights in same or (not digest and _begins_alike(plan, store, weights))
+
+    return find_replaced(store, plan.models, is_same, ours)
+
+
+def _begins_alike(plan: InstallPlan, store: Store, digest: str) -> bool:
+    """Whether a blob has the merged file's size and header, so that it may be taken for the same.
+
+    The ledger may be lost. Should the rest differ, the look under the lock finds it.
+    """
+    head = plan.layout.header if plan.layout else b""
+    if not head or not store.has_blob(digest, plan.size):
+        return False
+    try:
+        with store.blob_path(digest).open("rb") as blob:
+            return blob.read(len(head)) == head
+    except OSError:
+        return False
 
 
 def with_disk(plan: InstallPlan) -> InstallPlan:
@@ -341,25 +369,9 @@ def _read_header(reader: ShardReader, file: RemoteFile, first: int) -> Header:
     )
 
 
-def _default_name(model: CatalogModel | None, repository: str, quant: str) -> ModelName:
-    if model is not None:
-        return parse_name(f"{model.name}:{quant}")
-    return parse_name(f"hf.co/{repository}:{quant}")
-
-
 def _planned_shard(endpoint: str, choice: Choice, file: RemoteFile) -> PlannedShard:
     url = f"{endpoint}/{choice.repository}/resolve/{choice.commit}/{file.path}"
     return PlannedShard(file.path, file.size, file.sha256, url)
-
-
-def _planned_model(
-    base: ModelName, model: CatalogModel | None, variant: Variant | None, facts: ModelFacts
-) -> PlannedModel:
-    config = config_layer(facts)
-    if model is None or variant is None:
-        return PlannedModel(base, None, config, Modelfile(""))
-    name = base.with_tag(base.tag + variant.tag_suffix)
-    return PlannedModel(name, variant, config, catalog_modelfile(model, variant, ""))
 
 
 def _require_sayable(store: Store, models: Sequence[PlannedModel]) -> None:
@@ -386,22 +398,23 @@ def _key(choice: Choice, merger: Merger) -> str:
 
 def _installed_digest(store: Store, plan: InstallPlan) -> str | None:
     """Return the digest under which the ledger knows these very shards, if the blob is there."""
-    wanted = [shard.sha256 for shard in plan.shards]
-    if None in wanted:
+    if None in {shard.sha256 for shard in plan.shards}:
         return None
-    if plan.origin is not None:
-        wanted = [source.sha256 for source in plan.origin.sources]
     for digest, entry in store.ledger.entries():
-        if [source.sha256 for source in entry.sources] == wanted and store.has_blob(
-            digest, plan.size
-        ):
+        if _is_of(plan, entry) and store.has_blob(digest, plan.size):
             return digest
     return None
 
 
-def _model_json(model: PlannedModel) -> dict[str, Any]:
-    return {
-        "name": str(model.name),
-        "variant": model.variant.name if model.variant else None,
-        "layers": [layer.entry() for layer in (model.config, *model.small)],
-    }
+def _is_of(plan: InstallPlan, entry: Entry) -> bool:
+    """Whether a blob was made of the very shards; without digests their commit has to tell."""
+    wanted = [shard.sha256 for shard in plan.shards]
+    if plan.origin is not None:
+        wanted = [source.sha256 for source in plan.origin.sources]
+    if [source.sha256 for source in entry.sources] != wanted:
+        return False
+    return None not in wanted or (entry.repository, entry.commit, entry.quant) == (
+        plan.repository,
+        plan.commit,
+        plan.quant,
+    )

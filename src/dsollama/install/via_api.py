@@ -14,10 +14,11 @@ is deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -32,12 +33,15 @@ from dsollama.errors import (
 )
 from dsollama.events import BytesMoved, Event, Listener, Noted, StepStarted
 from dsollama.install.execute import Installed, execute
-from dsollama.install.plan import InstallPlan, PlannedModel
+from dsollama.install.naming import PlannedModel, spell
+from dsollama.install.plan import InstallPlan
+from dsollama.install.replacing import Replaced, require_agreed
+from dsollama.install.via_api_names import find_replaced_there, list_models
 from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
 from dsollama.ollama.address import is_this_machine
 from dsollama.ollama.handover import hand_over
 from dsollama.ollama.upload import Blobs
-from dsollama.store.files import read_small, remove_if_empty, write_atomically
+from dsollama.store.files import read_small, remove_if_empty, store_failures, write_atomically
 from dsollama.store.ledger import Digest
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
@@ -46,8 +50,12 @@ COPIES = 3
 """Times the model's size that the server's disk takes while it registers the first name: the
 upload, llama-quantize's copy, and the copy of that which becomes the blob (0.33.0: 2.9 to 3.0)."""
 
+COPY_SHARE = 50
+"""A copy that llama-quantize makes differs in size by less than this part of it."""
+
 MAX_RECORD_BYTES = 2**20
 _RELEASE_TAG = "dsollama-release"
+T = TypeVar("T")
 
 
 class Registered(msgspec.Struct, frozen=True):
@@ -85,7 +93,13 @@ def plan_api(install: InstallPlan, address: str) -> ApiPlan:
     Raises:
         EngineError: it does not answer, or refuses.
     """
-    registered = _still_registered(install, Blobs(address))
+    server = Blobs(address)
+    named = spell(install.models, [each.name for each in list_models(server)])
+    notes = (*install.notes, *named.notes)
+    install = replace(install, models=named.models, notes=notes)
+    registered = _still_registered(install, server)
+    known = _known(install, install.installed, registered)
+    install = replace(install, replaces=_replaced(install, server, known))
     if registered is not None:
         install = replace(install, installed=registered.upload, needed=0, resumed=0)
         return ApiPlan(install, address, registered)
@@ -120,9 +134,12 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
             moved, copied = made.moved, made.copied
             listener(StepStarted("upload", f"{format_bytes(install.size)} to {server.address}"))
             server.upload(made.digest, Store(install.store).blob_path(made.digest), listener)
+            _require_agreed(install, server, made.digest, None)
             registered = _register(install, made.digest, server, listener)
         else:  # templates may be those of an earlier dsollama
+            _require_agreed(install, server, registered.upload, registered)
             _create_from(registered, install.models, server, listener)
+            _remember(install, server.address, registered)
         _release(registered, server, listener)
     _forget_merged(install, registered.upload)
     return Installed(
@@ -134,6 +151,44 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
         resumed=install.resumed,
         seconds=time.monotonic() - began,
         store=install.store,
+    )
+
+
+def _known(install: InstallPlan, digest: str | None, registered: Registered | None) -> set[str]:
+    """Return the digests that the install's weights are known to have on the server."""
+    known = {digest} if digest else set()
+    if registered is not None:
+        known |= {registered.upload, registered.weights}
+    if not install.layout:
+        known.add(f"sha256:{install.shards[0].sha256}")
+    return known
+
+
+def _require_agreed(
+    install: InstallPlan, server: Blobs, digest: str, registered: Registered | None
+) -> None:
+    """Ask the server once more: hours may lie between plan and end.
+
+    Raises:
+        NameTakenError: a name has become another model's.
+    """
+    found = _replaced(install, server, _known(install, digest, registered))
+    require_agreed(found, install.replaces)
+    names = [str(each.name) for each in install.models]
+    _write_record(_begun_path(install), _read_begun(install) | {server.address: names})
+
+
+def _replaced(install: InstallPlan, server: Blobs, known: Collection[str]) -> tuple[Replaced, ...]:
+    """Return what would be replaced, but for what a killed run of this install has made there.
+
+    That has a digest which only that run would have learned, and the size of the weights.
+    """
+    begun = _read_begun(install).get(server.address, ())
+    most = install.size // COPY_SHARE
+    return tuple(
+        each
+        for each in find_replaced_there(server, install.models, known.__contains__)
+        if str(each.name) not in begun or abs(each.size - install.size) > most
     )
 
 
@@ -233,25 +288,43 @@ def _forget_merged(install: InstallPlan, digest: str) -> None:
             remove_if_empty(folder)
 
 
-def _record_path(install: InstallPlan) -> str:
-    return f"{install.key}.json"
+def _record_path(install: InstallPlan) -> Path:
+    return Store(install.store).own / "servers" / f"{install.key}.json"
+
+
+def _begun_path(install: InstallPlan) -> Path:
+    return Store(install.store).own / "servers" / f"{install.key}.begun.json"
 
 
 def _read_records(install: InstallPlan) -> dict[str, Registered]:
     """Return what servers had of these shards by their address; empty where nothing is known."""
-    path = Store(install.store).own / "servers" / _record_path(install)
+    return _read(_record_path(install), dict[str, Registered])
+
+
+def _read_begun(install: InstallPlan) -> dict[str, list[str]]:
+    """Return the names that a killed run may have given a server already, by its address.
+
+    The server's copy of the weights has a digest that only this run would have learned.
+    """
+    return _read(_begun_path(install), dict[str, list[str]])
+
+
+def _read(path: Path, kind: type[dict[str, T]]) -> dict[str, T]:
     try:
-        data = read_small(path, MAX_RECORD_BYTES, follow=False)
-        return msgspec.json.decode(data, type=dict[str, Registered])
+        return msgspec.json.decode(read_small(path, MAX_RECORD_BYTES, follow=False), type=kind)
     except (OSError, ValueError, RecursionError):
         return {}
 
 
 def _remember(install: InstallPlan, address: str, registered: Registered) -> None:
-    own = Store(install.store).own
-    records = _read_records(install) | {address: registered}
-    path = own / "servers" / _record_path(install)
-    write_atomically(path, msgspec.json.encode(records) + b"\n", own / "tmp" / path.name)
+    _write_record(_record_path(install), _read_records(install) | {address: registered})
+    with store_failures(_begun_path(install)):
+        _begun_path(install).unlink(missing_ok=True)
+
+
+def _write_record(path: Path, record: object) -> None:
+    temporary = path.parent.parent / "tmp" / path.name
+    write_atomically(path, msgspec.json.encode(record) + b"\n", temporary)
 
 
 def _still_registered(install: InstallPlan, server: Blobs) -> Registered | None:

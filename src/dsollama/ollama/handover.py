@@ -18,7 +18,7 @@ from dsollama.ollama.server import Server
 
 LOOPBACK = "127.0.0.1"
 _NAMESPACE = "dsollama-handover"
-_HANDED = re.compile(rf"127\.0\.0\.1:(\d{{1,5}})/{_NAMESPACE}/.*")
+_HANDED = re.compile(rf"127\.0\.0\.1:(\d{{1,5}})/{_NAMESPACE}/.*", re.IGNORECASE)
 
 
 def hand_over(server: Server, manifests: Mapping[str, bytes]) -> None:
@@ -55,7 +55,7 @@ def _registry(manifests: tuple[bytes, ...]) -> Iterator[str]:
         timeout = 10
 
         def do_GET(self) -> None:
-            data = places.get(self.path)
+            data = places.get(self.path.lower())  # Ollama may spell it as another model of its own
             self.send_response(404 if data is None else 200)
             self.send_header("Content-Length", str(len(data or b"")))
             self.end_headers()

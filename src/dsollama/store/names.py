@@ -14,6 +14,8 @@ from dsollama.errors import InvalidNameError
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
+MAX_PART = 80
+"""Characters of a namespace, model or tag."""
 
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -40,6 +42,20 @@ class ModelName:
     def path(self) -> PurePosixPath:
         """Place of its manifest below `manifests/`."""
         return PurePosixPath(self.host, self.namespace, self.model, self.tag)
+
+    @property
+    def folded(self) -> tuple[str, ...]:
+        """Its parts without regard to case, as Ollama compares names."""
+        return tuple(part.casefold() for part in self.path.parts)
+
+    @property
+    def listed(self) -> str:
+        """As `ollama list` shows it: without the default host and namespace, however spelled."""
+        host, namespace = self.folded[:2]
+        if host != DEFAULT_HOST:
+            return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
+        shown = "" if namespace == DEFAULT_NAMESPACE else f"{self.namespace}/"
+        return f"{shown}{self.model}:{self.tag}"
 
     def with_tag(self, tag: str) -> ModelName:
         """Return the same model under another tag.

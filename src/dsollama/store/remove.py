@@ -18,6 +18,7 @@ from dsollama.errors import NotInstalledError
 from dsollama.store.files import store_failures, sync_folder
 from dsollama.store.manifests import ManifestFile, read_manifests, unreadable, users
 from dsollama.store.names import ModelName
+from dsollama.store.spelling import same_name
 from dsollama.store.store import Store
 from dsollama.store.unfinished import Removal, read_removals, write_removal
 from dsollama.store.walk import disk_bytes, is_own_folder, look, printable
@@ -122,8 +123,8 @@ def plan_removal(
     digests = left.union(*(each.digests for each in going.values()))
     blobs, kept = _blobs(store, sorted(digests), staying)
     full = {each.name for each in going.values() if each.name is not None}
-    found = {each.shown.casefold() for each in going.values()}
-    full |= {each for each in names if str(each).casefold() not in found}  # gone already
+    found = {each.folded for each in full}
+    full |= {each for each in names if each.folded not in found}  # gone already
     shown = tuple(sorted(map(str, full)))
     return RemovePlan(
         store=store.root,
@@ -199,9 +200,8 @@ def _chosen(
     """Return the manifests of `names`; one whose removal was interrupted may be gone already."""
     going = {}
     for name in names:
-        same = [each for each in manifests if each.name == name] or [
-            each for each in manifests if str(each.name).casefold() == str(name).casefold()
-        ]
+        meant = same_name(name, [each.name for each in manifests if each.name is not None])
+        same = [each for each in manifests if each.name in meant]
         if len(same) == 1:
             going[same[0].path] = same[0]
         elif not any(str(name) in each.names for each in interrupted):

@@ -35,6 +35,7 @@ from dsollama.store.files import (
 from dsollama.store.ledger import Ledger
 from dsollama.store.names import ModelName, parse_name
 from dsollama.store.ownership import Facts, diagnose, look, sudo_command
+from dsollama.store.spelling import same_name
 from dsollama.store.walk import is_own_folder, walk
 
 MAX_SMALL_BLOB = 16 * 2**20
@@ -270,12 +271,28 @@ class Store:
             NotInstalledError: there is no manifest of that name.
             BrokenManifestError: the manifest cannot be read.
         """
-        if not os.path.isfile(self.manifest_path(name)):  # noqa: PTH113 - never raises
+        return self._read(self.find(name))
+
+    def find(self, name: ModelName) -> ModelName:
+        """Return a name as the store spells it; case matters only between two that differ in it.
+
+        Raises:
+            NotInstalledError: there is no manifest of that name, or more than one.
+        """
+        if os.path.isfile(self.manifest_path(name)):  # noqa: PTH113 - never raises
+            return name
+        found = same_name(name, self.names())
+        if len(found) > 1:
+            raise NotInstalledError(
+                f"The store {self.root} has no model {name}, but others that differ in case.",
+                f"Take one of {', '.join(map(str, found))}.",
+            )
+        if not found:
             known = ", ".join(str(each.name) for each in self.models()) or "no model at all"
             raise NotInstalledError(
                 f"The store {self.root} has no model {name}.", f"It has {known}."
             )
-        return self._read(name)
+        return found[0]
 
     def write_modelfile(self, name: ModelName, text: str) -> None:
         """Keep the Modelfile that says the same as the manifest of `name`, for people.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dsollama.catalog.models import find_by_repository
 from dsollama.modelfile.variants import VARIANTS
 from dsollama.store.ledger import Entry
 from dsollama.store.names import ModelName
+from dsollama.store.spelling import Clash
 from dsollama.store.store import Store
 
 _THINKING = VARIANTS["thinking"].tag_suffix
@@ -48,16 +50,22 @@ def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[Mode
 
 
 def _naming(entry: Entry) -> list[str]:
-    """Return --name and --variants where the defaults would register other names."""
+    """Return --name and --variants where the defaults would register other names.
+
+    The install spells names as the store does, so case tells nothing here.
+    """
     if not entry.names:
         return []
     model = find_by_repository(entry.repository)
     default = f"{model.name if model else f'hf.co/{entry.repository}'}:{entry.quant}"
+    there = {name.casefold() for name in entry.names}
     if model is None:
-        return [] if default in entry.names else ["--name", entry.names[0]]
-    bases = {name.removesuffix(_THINKING) for name in entry.names}
-    base = default if default in bases else min(bases)
-    variants = [each for each in model.variants if base + VARIANTS[each].tag_suffix in entry.names]
+        return [] if default.casefold() in there else ["--name", entry.names[0]]
+    bases = {each.casefold(): each for each in (n.removesuffix(_THINKING) for n in entry.names)}
+    base = default if default.casefold() in bases else bases[min(bases)]
+    variants = [
+        each for each in model.variants if (base + VARIANTS[each].tag_suffix).casefold() in there
+    ]
     words = [] if base == default else ["--name", base]
     if len(variants) < len(model.variants):
         words += ["--variants", ",".join(variants)]
@@ -70,3 +78,24 @@ def entry_of_name(store: Store, name: ModelName) -> Entry | None:
         if str(name) in entry.names:
             return entry
     return None
+
+
+def one_spelling(clash: Clash, store: Store) -> str:
+    """Return the sentence that gives a part one spelling: that of the most names."""
+    names = clash.names
+    kept = min(names, key=lambda each: (-len(names[each]), each))
+    there = {name for found in names.values() for name in found}
+    moving = [name for spelling, found in names.items() if spelling != kept for name in found]
+    commands, twins = [], []
+    for name in moving:
+        target = replace(name, **{clash.part: kept})
+        if target in there:
+            twins.append(str(name))
+            target = replace(target, tag=f"{name.tag}-2")
+        new = store.manifest_path(target)
+        folder = [] if new.parent.is_dir() else [shlex.join(["mkdir", "-p", str(new.parent)])]
+        move = shlex.join(["mv", "-n", str(store.manifest_path(name)), str(new)])
+        commands.append(" && ".join([*folder, move]))
+    told = "; ".join(f"`{each}`" for each in commands)
+    removal = f" Or remove {', '.join(twins)} with `dsollama remove`." if twins else ""
+    return f"Give it one spelling: {told}.{removal}"

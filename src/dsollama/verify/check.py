@@ -118,7 +118,7 @@ class _Checker:
             sentence = f"The manifest of {model.name} names no weights."
             findings.append(Finding("no-weights", sentence, advice))
         repaired = any(blobs[layer.digest].repaired for layer in model.layers)
-        return ModelReport(str(model.name), tuple(findings), repaired)
+        return ModelReport(str(model.name), (*findings, *model.twins), repaired)
 
     def _path(self, blob: PlannedBlob) -> Path:
         return self._store.blob_path(blob.digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dsollama.errors import BrokenManifestError
@@ -11,18 +11,27 @@ from dsollama.modelfile.layers import MODEL
 from dsollama.settings import Settings
 from dsollama.store.ledger import Entry
 from dsollama.store.names import ModelName
+from dsollama.store.spelling import Clash, clashes
 from dsollama.store.store import InstalledLayer, Store
-from dsollama.verify.advice import again, entry_of_name
+from dsollama.verify.advice import again, entry_of_name, one_spelling
 from dsollama.verify.findings import Finding
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model to check: its layers, the config first, and what its manifest already shows."""
+    """A model to check.
+
+    Attributes:
+        name: as the store spells it.
+        layers: the config first.
+        findings: what its manifest already shows.
+        twins: where its name clashes with others.
+    """
 
     name: ModelName
     layers: tuple[InstalledLayer, ...]
     findings: tuple[Finding, ...] = ()
+    twins: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,13 @@ def plan_check(
         NotInstalledError: the store has no such model.
     """
     store = Store(settings.store)
-    wanted = tuple(dict.fromkeys(names)) or store.names()
-    models = tuple(_planned_model(store, name, settings.endpoint) for name in wanted)
+    known = store.names()
+    wanted = tuple(dict.fromkeys(map(store.find, names))) or known
+    twins = clashes(known)
+    models = tuple(
+        replace(_planned_model(store, name, settings.endpoint), twins=_twins(store, name, twins))
+        for name in wanted
+    )
     return CheckPlan(
         store=store.root,
         quick=quick,
@@ -86,6 +100,14 @@ def plan_check(
         offline=settings.offline,
         models=models,
         blobs=_planned_blobs(store, models),
+    )
+
+
+def _twins(store: Store, name: ModelName, found: Sequence[Clash]) -> tuple[Finding, ...]:
+    return tuple(
+        Finding("twin-name", each.text(), one_spelling(each, store))
+        for each in found
+        if each.touches(name)
     )
 
 

@@ -1,0 +1,99 @@
+"""The names of a server: how it spells them, and what an install would replace there.
+
+Only what the server tells is known: it lists the models that it can read, with the default host
+and namespace left out, and says nothing of the template that it would take from a GGUF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dsollama.errors import InvalidNameError, NotInstalledError
+from dsollama.install.naming import PlannedModel
+from dsollama.install.replacing import Replaced
+from dsollama.ollama.server import Server
+from dsollama.store.names import ModelName, parse_name
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A model that a server lists: its name, its manifest's digest, and its size in bytes."""
+
+    name: ModelName
+    digest: str
+    size: int
+
+
+def list_models(server: Server) -> tuple[Listed, ...]:
+    """Return the models of a server.
+
+    Raises:
+        EngineError: it does not answer, or refuses.
+    """
+    models = server.ask("GET", "/api/tags").get("models")
+    found = (_listed(each) for each in (models if isinstance(models, list) else []))
+    return tuple(each for each in found if each is not None)
+
+
+def find_replaced_there(
+    server: Server, models: Sequence[PlannedModel], same: Callable[[str], bool]
+) -> tuple[Replaced, ...]:
+    """Return what the server has under these names, but for what is the same.
+
+    Args:
+        server: where.
+        models: with their final names.
+        same: tells which weights are those of the install.
+
+    Raises:
+        EngineError: it does not answer, or refuses.
+    """
+    listed = {each.name.folded: each for each in list_models(server)}
+    pairs = [(each, listed[each.name.folded]) for each in models if each.name.folded in listed]
+    found = (_replaced(server, model, there, same) for model, there in pairs)
+    return tuple(each for each in found if each is not None)
+
+
+def _listed(entry: object) -> Listed | None:
+    if not isinstance(entry, dict):
+        return None
+    try:
+        name = parse_name(str(entry.get("name")))
+    except InvalidNameError:
+        return None
+    size = entry.get("size")
+    return Listed(name, str(entry.get("digest")), size if type(size) is int else 0)
+
+
+def _replaced(
+    server: Server, model: PlannedModel, there: Listed, same: Callable[[str], bool]
+) -> Replaced | None:
+    try:
+        weights = server.weights(str(model.name)) or ""
+        is_same = same(weights)
+        if is_same and _same_settings(server, model):
+            return None
+    except NotInstalledError:
+        return None
+    return Replaced(there.name, there.digest, weights, there.size, is_same)
+
+
+def _same_settings(server: Server, model: PlannedModel) -> bool:
+    shown = server.ask("POST", "/api/show", {"model": str(model.name)})
+    wanted = model.modelfile
+    if wanted.template is not None and shown.get("template") != wanted.template:
+        return False
+    return (shown.get("system") or "") == wanted.system and _same_numbers(
+        str(shown.get("parameters") or ""), wanted.params
+    )
+
+
+def _same_numbers(shown: str, wanted: Mapping[str, Any]) -> bool:
+    """Compare parameters as Ollama prints them, a line each, with the catalog's numbers."""
+    try:
+        found = [(key, float(text)) for key, text in map(str.split, shown.splitlines())]
+    except ValueError:
+        return False
+    return sorted(found) == sorted((key, float(value)) for key, value in wanted.items())
