@@ -48,11 +48,15 @@ def run(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def outside(place: Path) -> dict[str, tuple[int, int, bytes]]:
-    """What lies beside the store: mode, owner and bytes."""
+    """What lies beside the store, folders too: mode, owner and bytes."""
+    there = (place / "roots", *(place / "roots").rglob("*"))
     return {
-        str(path): (path.stat().st_mode, path.stat().st_uid, path.read_bytes())
-        for path in (place / "roots").rglob("*")
-        if path.is_file()
+        str(path): (
+            path.lstat().st_mode,
+            path.lstat().st_uid,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in there
     }
 
 
@@ -96,17 +100,19 @@ def test_a_store_of_roots_that_others_can_change_is_refused(place: Path, inner: 
         owner_of(store)
 
 
+@pytest.mark.parametrize("owner", [SERVICE, (0, 0)], ids=["service", "root"])
 def test_an_install_is_the_owners_whatever_the_umask(
-    place: Path, shards: Callable[..., list[Path]]
+    owner: tuple[int, int], place: Path, shards: Callable[..., list[Path]]
 ) -> None:
     store = place / "models"
+    os.chown(store, *owner)
     with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
         bench = Bench(hub, hub.repositories[TERMINUS], store, [])
         done = run(bench, "install", "UD-Q2_K_XL", "--yes")
     assert done.returncode == 0, done.stderr
     for path in store.rglob("*"):
         found = path.lstat()
-        assert (found.st_uid, found.st_gid) == SERVICE, path
+        assert (found.st_uid, found.st_gid) == owner, path
         assert stat.S_IMODE(found.st_mode) == (0o755 if path.is_dir() else 0o644), path
 
 
@@ -133,3 +139,39 @@ def test_a_link_of_the_owners_into_a_folder_of_roots_leads_nowhere(
             assert "dsollama has a bug" not in done.stderr, done.stderr
             assert "root's alone" not in done.stdout + done.stderr
     assert outside(place) == before
+
+
+def test_a_private_store_of_roots_is_copied_into_the_services(
+    place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    private = place / "roots" / "models"
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], private, [])
+        assert run(bench, "install", "UD-Q2_K_XL", "--yes").returncode == 0
+        copied = ("install", "UD-Q2_K_XL", "--yes", "--from-store", str(private))
+        done = run(bench, *copied, "--store", str(place / "models"))
+    assert done.returncode == 0, done.stderr
+    blobs = {path.name for path in (place / "models" / "blobs").iterdir()}
+    assert blobs == {path.name for path in (private / "blobs").iterdir()}
+
+
+def test_an_owner_cannot_have_another_store_read_as_root(
+    place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    other = place / "other"
+    other.mkdir()
+    os.chown(other, *SERVICE)
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], other, [])
+        assert run(bench, "install", "UD-Q2_K_XL", "--yes").returncode == 0
+        blob = max((other / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+        secret = place / "roots" / "weights"
+        secret.write_bytes(blob.read_bytes())
+        secret.chmod(0o600)
+        blob.unlink()
+        blob.symlink_to(secret)
+        os.lchown(blob, *SERVICE)
+        copied = ("install", "UD-Q2_K_XL", "--yes", "--from-store", str(other))
+        done = run(bench, *copied, "--store", str(place / "mine"))
+    assert done.returncode not in {0, 1}, done.stderr
+    assert not list(place.glob("mine/blobs/*"))

@@ -9,7 +9,7 @@ from dsollama.catalog.quants import match_quant
 from dsollama.errors import AmbiguousQuantError, NotInstalledError, UnknownQuantError
 from dsollama.hub.listing import RemoteFile
 from dsollama.install.choose import Choice
-from dsollama.privileges import acting_as, owner_of
+from dsollama.privileges import CALLER, acting_as, owner_of
 from dsollama.store.ledger import Entry
 from dsollama.store.store import Store
 
@@ -26,7 +26,7 @@ def find_in_store(target: Target, folder: Path) -> tuple[Choice, Path, Entry]:
     other = Store(folder)
     names = {each.lower() for each in (target.repository, *target.alternatives)}
     quants: dict[str, tuple[str, Entry]] = {}
-    with acting_as(owner_of(folder)):
+    with acting_as(owner_of(folder) or CALLER):
         for digest, entry in other.ledger.entries():
             if entry.repository.lower() in names and other.has_blob(digest, entry.size):
                 quants[entry.quant] = (digest, entry)

@@ -260,7 +260,7 @@ def with_disk(plan: InstallPlan) -> InstallPlan:
     return replace(plan, installed=digest, resumed=resumed, needed=needed, free=store.free_bytes())
 
 
-def reader_of(local: Mapping[str, Path], origin: Entry | None) -> Identity | None:
+def reader_of(local: Mapping[str, Path], origin: Entry | None) -> Identity:
     """Return as whom local files are read: the caller, but another store's as its owner."""
     if origin is None:
         return CALLER

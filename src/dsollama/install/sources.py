@@ -27,14 +27,14 @@ class ShardReader:
         self,
         remote: RangeReader | None,
         local: Mapping[str, Path],
-        reads_as: Identity | None = CALLER,
+        reads_as: Identity = CALLER,
     ) -> None:
         """Combine them.
 
         Args:
             remote: the Hub; None where it must not be asked.
             local: by path in the repository, the files that are believed to be the same.
-            reads_as: as whom root reads them; None for as he acts already.
+            reads_as: as whom root reads them.
         """
         self._remote = remote
         self._local = dict(local)
