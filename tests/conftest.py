@@ -56,6 +56,19 @@ def pytest_configure() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
+def read_terminal(terminal: int) -> bytes:
+    """Return all that is written to a pseudo terminal until nobody has its other end."""
+    seen = b""
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:
+            return seen
+        if not data:
+            return seen
+        seen += data
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's token, store, proxy or Ollama."""

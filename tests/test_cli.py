@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Bench
+from conftest import ROOT, Bench, read_terminal
 
 COMMANDS = (
     "install",
@@ -125,13 +125,7 @@ def test_at_a_terminal_there_is_a_bar(bench: Bench) -> None:
         stdin=inner, stdout=inner, stderr=inner,
     )  # fmt: skip
     os.close(inner)
-    seen = b""
-    while True:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:
-            break
-        seen += data
+    seen = read_terminal(terminal)
     assert process.wait(30) == 0
     os.close(terminal)
     text = seen.decode()

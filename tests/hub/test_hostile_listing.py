@@ -267,6 +267,7 @@ def measured(bench: Bench, *arguments: str) -> tuple[int, str, int, float]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=300,  # a guard: processor time says nothing of one that only waits
         check=False,
     )
     output, memory = done.stdout.rstrip().rsplit("\n", 1)

@@ -18,7 +18,7 @@ from dsollama.store.names import parse_name
 from dsollama.store.store import Store
 from handmade import digest_of, put, put_model
 
-from conftest import Bench
+from conftest import Bench, read_terminal
 
 PLAIN = "deepseek-v3.1-terminus:UD-Q2_K_XL"
 MINE = "my-finetune:latest"
@@ -46,15 +46,7 @@ def at_a_terminal(bench: Bench, typed: bytes, *arguments: str) -> tuple[int, str
     )  # fmt: skip
     os.close(inner)
     os.write(terminal, typed)
-    seen = b""
-    while True:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not data:
-            break
-        seen += data
+    seen = read_terminal(terminal)
     os.close(terminal)
     return process.wait(60), seen.decode()
 
