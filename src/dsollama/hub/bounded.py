@@ -2,7 +2,7 @@
 
 The client itself has none (huggingface_hub 2.0, httpx2): it keeps on reading for as long as a
 server sends. A hook on the session that it shares wraps every body before it is read. How long an
-answer may take is bounded by `hub.waiting`.
+answer may take is bounded by `waiting`.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from huggingface_hub.hf_api import RepoSibling
 from dsollama.errors import HubOfflineError, TransferError
 from dsollama.hub.bounded import bound_answers
 from dsollama.hub.failures import hub_failures
-from dsollama.hub.waiting import within
 from dsollama.privileges import as_caller
 from dsollama.settings import usual_patience
+from dsollama.waiting import within
 
 MAX_PATH = 1024
 """Characters of a file's path; a longer one is not looked at."""

@@ -27,9 +27,9 @@ from dsollama import __version__
 from dsollama.errors import AccessDeniedError, HubError, HubUnreachableError, TransferError
 from dsollama.events import Listener, Noted
 from dsollama.hub.failures import hub_failures
-from dsollama.hub.waiting import within
 from dsollama.privileges import as_caller
 from dsollama.settings import Patience, usual_patience
+from dsollama.waiting import within
 
 CONNECT_TIMEOUT = 10.0
 """In seconds; how long everything else is waited for says `settings.Patience`."""
