@@ -33,9 +33,15 @@ MAX_ENTRIES = 2**16
 MAX_NAME_BYTES = 64
 """ggml's GGML_MAX_NAME: a tensor name is shorter than this."""
 
+MAX_KEY_BYTES = 2**16 - 1
+"""Of the key of an entry, by the description of the format (docs/gguf.md of ggml)."""
+
 MAX_DIMS = 4
 MAX_FILE_BYTES = 2**63 - 1
 _SUPPORTED_VERSIONS = (2, 3)
+_SHOWN = 80
+"""Characters of a key that an error shows."""
+
 _SCALAR_SIZES = {kind: struct.calcsize(form) for kind, form in SCALAR_FORMATS.items()}
 
 
@@ -288,15 +294,23 @@ class _Parser:
         seen: set[str] = set()
         for _ in range(count):
             start = self.at
-            key = self._string().decode("utf-8", "backslashreplace")
+            key = self._key()
             if not key or key in seen:
-                raise MalformedGgufError(f"The header has the key {key!r} empty or twice.")
+                raise MalformedGgufError(f"The header has the key {key[:_SHOWN]!r} empty or twice.")
             seen.add(key)
             (kind,) = self._unpack("<I")
             value_start = self.at
             self._skip_value(key, kind)
             entries.append(KeyValue(key, kind, start, value_start, self.at))
         return tuple(entries)
+
+    def _key(self) -> str:
+        (length,) = self._unpack("<Q")
+        if length > MAX_KEY_BYTES:
+            raise MalformedGgufError(f"The header has a key of {length} bytes.")
+        start = self.at
+        self._skip(length)
+        return self.buffer[start : self.at].decode("utf-8", "backslashreplace")
 
     def _skip_value(self, key: str, kind: int) -> None:
         if kind == STRING:
@@ -308,11 +322,13 @@ class _Parser:
             elif kind in _SCALAR_SIZES:
                 self._skip(count * _SCALAR_SIZES[kind])
             else:
-                raise MalformedGgufError(f"The key {key!r} is an array of unknown type {kind}.")
+                raise MalformedGgufError(
+                    f"The key {key[:_SHOWN]!r} is an array of unknown type {kind}."
+                )
         elif kind in _SCALAR_SIZES:
             self._skip(_SCALAR_SIZES[kind])
         else:
-            raise MalformedGgufError(f"The key {key!r} has the unknown type {kind}.")
+            raise MalformedGgufError(f"The key {key[:_SHOWN]!r} has the unknown type {kind}.")
 
     def _skip_strings(self, count: int) -> None:
         self._need(self.at + 8 * count)  # each has at least its length
@@ -358,9 +374,9 @@ class _Parser:
 
     def _tensor(self) -> Tensor:
         name = self._string()
-        shown = name.decode("utf-8", "backslashreplace")
+        shown = name[:MAX_NAME_BYTES].decode("utf-8", "backslashreplace")
         if len(name) >= MAX_NAME_BYTES:
-            raise MalformedGgufError(f"The tensor name {shown[:80]!r} is too long.")
+            raise MalformedGgufError(f"The tensor name {shown!r} is too long.")
         (rank,) = self._unpack("<I")
         if rank > MAX_DIMS:
             raise MalformedGgufError(f"The tensor {shown!r} has {rank} dimensions.")

@@ -13,6 +13,7 @@ from dsollama.catalog.models import CatalogModel, Target, resolve_target
 from dsollama.errors import ShardError, UnknownVariantError, UsageError
 from dsollama.events import Listener, StepStarted
 from dsollama.gguf.header import Header, Room, read_header
+from dsollama.gguf.loadable import architecture
 from dsollama.gguf.merge import MergedLayout, Piece, merge_layout
 from dsollama.gguf.split_program import find_program
 from dsollama.hub.listing import RemoteFile
@@ -342,7 +343,7 @@ def _record(request: InstallRequest, target: Target, choice: Choice) -> Record:
 
 def _facts(headers: Sequence[Header]) -> ModelFacts:
     return ModelFacts(
-        headers[0].get_str("general.architecture") or "unknown",
+        architecture(headers),
         sum(tensor.elements for header in headers for tensor in header.tensors),
         headers[0].get_int("general.file_type"),
     )

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from dsollama.errors import ShardError
 from dsollama.gguf.header import Header, read_header
+from dsollama.gguf.loadable import architecture
 from dsollama.gguf.merge import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS
 from dsollama.modelfile.layers import CONFIG, MODEL, PARAMS, SYSTEM, TEMPLATE
 from dsollama.verify.findings import Finding
@@ -64,12 +65,15 @@ def check_weights(path: Path, digest: str) -> Finding | None:
     """
     with path.open("rb") as file:
         try:
-            header = _read(file, path.stat().st_size)
+            header = _read(file, os.fstat(file.fileno()).st_size)
+            found = _check_split(header, digest)  # first: shard 2 does not say which model it is
+            if found is None:
+                architecture([header])
         except ShardError as error:
-            return Finding(
+            found = Finding(
                 error.code, f"The weights cannot be loaded: {_lower(str(error))}", "", digest
             )
-    return _check_split(header, digest)
+    return found
 
 
 def _read(file: BinaryIO, size: int) -> Header:
