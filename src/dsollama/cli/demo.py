@@ -25,7 +25,7 @@ def _demo(
         typer.Option(
             "--ollama",
             metavar="PATH",
-            help="The Ollama to use. Default: the one on PATH, else .engines/bin/ollama.",
+            help="The Ollama to use. Default: the one on PATH, else that of `make engines`.",
             show_default=False,
         ),
     ] = None,

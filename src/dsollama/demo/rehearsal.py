@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from dsollama import programs
 from dsollama.catalog.models import DEFAULT_MODEL, find_model
 from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
 from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT, tiny_model, write_shards
@@ -103,7 +102,7 @@ def _rehearse_in(folder: Path, ollama: Path, clock: _Clock) -> None:
     with LoopbackHub({name: repository}) as hub:
         environment["HF_ENDPOINT"] = hub.endpoint
         with clock.step(f"dsollama install {QUANT}"):
-            printed = _run([*_ourselves(), "install", QUANT], environment, clock.say)
+            printed = _run([*programs.ourselves(), "install", QUANT], environment, clock.say)
     plain, thinking = printed.split()
     with ExitStack() as running:
         with clock.step("ollama serve"):
@@ -115,7 +114,7 @@ def _rehearse_in(folder: Path, ollama: Path, clock: _Clock) -> None:
 def _talk(
     ollama: Path, plain: str, thinking: str, environment: Mapping[str, str], clock: _Clock
 ) -> None:
-    ours = [*_ourselves(), "chat", plain, PROMPT]
+    ours = [*programs.ourselves(), "chat", plain, PROMPT]
     talks = (
         (f'ollama run {plain} "{PROMPT}"', [str(ollama), "run", plain, PROMPT], False),
         (f'ollama run {thinking} "{PROMPT}"', [str(ollama), "run", thinking, PROMPT], True),
@@ -132,32 +131,26 @@ def _talk(
                 )
 
 
-def _ourselves() -> list[str]:
-    return [sys.executable, "-m", "dsollama"]
-
-
 def _run(
     command: Sequence[str], environment: Mapping[str, str], say: Say, *, both: bool = False
 ) -> str:
     """Run a command, show what it says, and return its stdout (and stderr, if `both`)."""
-    done = subprocess.run(
+    done = programs.run(
         command,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        environment=environment,
         capture_output=True,
         text=True,
         timeout=COMMAND_SECONDS,
-        check=False,
     )
-    errors = _without_spinner(done.stderr)
-    for line in (errors + done.stdout).strip().splitlines():
+    errors, out = _without_spinner(done.stderr), str(done.stdout)
+    for line in (errors + out).strip().splitlines():
         say(f"  {line}")
     if done.returncode != 0:
         raise ProgramFailedError(
             f"`{' '.join(command[-4:])}` failed with code {done.returncode}.",
             "Its own words are above.",
         )
-    return errors + done.stdout if both else done.stdout
+    return errors + out if both else out
 
 
 def _without_spinner(text: str) -> str:

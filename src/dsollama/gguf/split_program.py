@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
+from dsollama import programs
 from dsollama.errors import ProgramFailedError, ProgramMissingError
 from dsollama.privileges import child_identity
 
@@ -13,7 +13,7 @@ PROGRAM = "llama-gguf-split"
 
 
 def find_program(configured: str | None = None) -> Path:
-    """Return the program: LLAMA_GGUF_SPLIT, `./llama.cpp/llama-gguf-split`, or one on PATH.
+    """Return the program: LLAMA_GGUF_SPLIT, one on PATH, or the one that this checkout built.
 
     Args:
         configured: path from the settings, if any.
@@ -21,15 +21,17 @@ def find_program(configured: str | None = None) -> Path:
     Raises:
         ProgramMissingError: it is nowhere.
     """
-    candidates = [configured] if configured else [f"llama.cpp/{PROGRAM}", PROGRAM]
-    for candidate in candidates:
-        found = shutil.which(candidate)
-        if found:
-            return Path(found).absolute()
+    if configured:
+        found = programs.named(configured)
+    else:
+        found = next(programs.candidates(PROGRAM, f"llama.cpp/{PROGRAM}"), None)
+    if found:
+        return found
     raise ProgramMissingError(
         f"The program {configured or PROGRAM} was not found.",
-        "Build llama.cpp (`make engines`, or llama.cpp/build.sh), set LLAMA_GGUF_SPLIT to its "
-        "path, or leave out `--merger`: dsollama's own merge writes the same bytes.",
+        "Set LLAMA_GGUF_SPLIT to its path (after `llama.cpp/build.sh`: "
+        f"LLAMA_GGUF_SPLIT=llama.cpp/{PROGRAM}), or leave out `--merger`: dsollama's own merge "
+        "writes the same bytes.",
     )
 
 
@@ -40,12 +42,10 @@ def merge(program: Path, first_shard: Path, output: Path) -> None:
         ProgramFailedError: with the program's last line.
     """
     try:
-        done = subprocess.run(
+        done = programs.run(
             [str(program), "--merge", str(first_shard), str(output)],
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            check=False,
             **child_identity(),
         )
     except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import requests
 
+from dsollama import programs
 from dsollama.errors import ProgramFailedError, ProgramMissingError
 
 OLDEST = (0, 30)
@@ -23,24 +23,26 @@ OLDEST = (0, 30)
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-_CHECKOUT_PROGRAM = Path(".engines/bin/ollama")
+_IN_CHECKOUT = ".engines/bin/ollama"
 
 
 def find_ollama(configured: str | None = None) -> Path:
-    """Return an Ollama of at least 0.30: the configured one, one on PATH, or `.engines/`'s.
+    """Return an Ollama of at least 0.30: the configured one, one on PATH, or the checkout's own.
 
     Raises:
         ProgramMissingError: there is none, or only an older one.
     """
+    if configured:
+        given = programs.named(configured)
+        found = iter([given] if given else [])
+    else:
+        found = programs.candidates("ollama", _IN_CHECKOUT)
     older = ""
-    for candidate in [configured] if configured else ["ollama", str(_CHECKOUT_PROGRAM)]:
-        found = shutil.which(candidate)
-        if found is None:
-            continue
-        version = program_version(Path(found))
+    for candidate in found:
+        version = program_version(candidate)
         if version >= OLDEST:
-            return Path(found).absolute()
-        older = f" ({found} is {'.'.join(map(str, version)) or 'of no version'})"
+            return candidate
+        older = older or f" ({candidate} is {'.'.join(map(str, version)) or 'of no version'})"
     raise ProgramMissingError(
         f"No Ollama 0.30 or newer was found{older}.",
         "Install it from https://ollama.com/download; in a checkout, `make engines` builds one.",
@@ -50,9 +52,7 @@ def find_ollama(configured: str | None = None) -> Path:
 def program_version(program: Path) -> tuple[int, ...]:
     """Return what `ollama --version` says, such as (0, 33, 0); empty if it says nothing."""
     try:
-        done = subprocess.run(
-            [str(program), "--version"], capture_output=True, text=True, timeout=20, check=False
-        )
+        done = programs.run([str(program), "--version"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ()
     match = re.findall(r"version is (\d+)\.(\d+)\.(\d+)", done.stdout + done.stderr)
@@ -68,12 +68,12 @@ def private_environment(
         home: a folder of its own, where Ollama keeps its key.
         store: OLLAMA_MODELS.
         port: on 127.0.0.1.
-        environ: the surrounding environment; what would change the engines, the Hub's client or
-            the way to loopback is left out.
+        environ: the surrounding environment; secrets and what would change the engines, the Hub's
+            client or the way to loopback are left out.
     """
     kept = {
         name: value
-        for name, value in environ.items()
+        for name, value in programs.without_secrets(environ).items()
         if not name.startswith(("OLLAMA_", "LLAMA_", "HF_", "HUGGING"))
         and not name.lower().endswith("_proxy")
     }
@@ -95,10 +95,9 @@ def private_ollama(program: Path, environment: Mapping[str, str], log: Path) -> 
     """
     address = f"http://{environment['OLLAMA_HOST']}"
     with log.open("wb") as out:
-        server = subprocess.Popen(
+        server = programs.start(
             [str(program), "serve"],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            environment=environment,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its runners are in its group and end with it

@@ -13,13 +13,13 @@ import os
 import pwd
 import shlex
 import stat
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsollama.privileges import acting
+from dsollama.programs import ourselves
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
@@ -217,7 +217,7 @@ def sudo_command(argv: Sequence[str], store: Path) -> str:
     program, *arguments = argv or ["dsollama"]
     words = [program]
     if program.endswith("__main__.py"):
-        words = [sys.executable, "-m", "dsollama"]
+        words = ourselves()
     elif Path(program).name != "dsollama":  # another program that uses us
         words, arguments = ["dsollama"], ["install", "..."]
     if not any(each == "--store" or each.startswith("--store=") for each in arguments):
