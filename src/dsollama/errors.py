@@ -19,6 +19,7 @@
     │   ├── RepositoryNotFoundError        repository-not-found
     │   ├── RevisionNotFoundError          revision-not-found
     │   ├── NoGgufError                    no-gguf
+    │   ├── CertificateError               certificate
     │   └── TransferError                  transfer-failed
     ├── ShardError                      4
     │   ├── MissingShardError              missing-shard
@@ -38,6 +39,7 @@
     │   ├── OllamaTooOldError              ollama-too-old
     │   ├── ProgramMissingError            program-missing
     │   └── ProgramFailedError             program-failed
+    ├── LimitError                      8  limit
     └── InterruptedByUserError        130  interrupted
 
 An error is one sentence (``str(error)``), a hint that fixes it, a ``code`` and an ``exit_code``.
@@ -166,6 +168,17 @@ class NoGgufError(HubError):
     code = "no-gguf"
 
 
+class CertificateError(HubError):
+    """A server's certificate is not trusted: the Hub's, its CDN's, or an Ollama's by https."""
+
+    code = "certificate"
+    usual_hint = (
+        "If a company's proxy or a mirror has certificates of its own, let SSL_CERT_FILE name the "
+        "file (PEM) that has them. If it is said to have expired, or not to be valid yet, look at "
+        "this machine's clock."
+    )
+
+
 class TransferError(HubError):
     """A download failed and went on failing after bounded retries."""
 
@@ -287,6 +300,13 @@ class ProgramFailedError(EngineError):
     """A program ran and failed."""
 
     code = "program-failed"
+
+
+class LimitError(DsollamaError):
+    """A limit of this process: memory, threads or open files."""
+
+    code = "limit"
+    exit_code = 8
 
 
 class InterruptedByUserError(DsollamaError):

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 _NUMBERS = {"hub": 0, "cdn": 1}
@@ -88,9 +89,12 @@ class Fault:
 class LoopbackHub:
     """The two servers; use as a context manager."""
 
-    def __init__(self, repositories: Mapping[str, HubRepository]) -> None:
-        """Serve `repositories` by OWNER/REPO once entered."""
+    def __init__(
+        self, repositories: Mapping[str, HubRepository], tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Serve `repositories` by OWNER/REPO once entered, by https where `tls` is given."""
         self.repositories = dict(repositories)
+        self.tls = tls
         self.requests: list[Request] = []
         self.fault: Callable[[Request], Fault | None] = lambda _request: None
         self.bytes_sent = 0
@@ -126,18 +130,26 @@ class LoopbackHub:
 
     def _serve(self, handler: type[_Handler], port: int) -> ThreadingHTTPServer:
         server = _Server(("127.0.0.1", port), partial(handler, self))
+        if self.tls:  # a handshake is the thread's that answers
+            server.socket = self.tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server
 
     @property
     def endpoint(self) -> str:
         """Address for HF_ENDPOINT."""
-        return f"http://127.0.0.1:{self._servers[0].server_address[1]}"
+        return self._address(0)
 
     @property
     def cdn(self) -> str:
         """Address of the CDN."""
-        return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
+        return self._address(1)
+
+    def _address(self, number: int) -> str:
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://127.0.0.1:{self._servers[number].server_address[1]}"
 
     def seen(self, request: Request) -> None:
         """Remember a request."""
@@ -155,7 +167,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that went away; anything else is a fault of this server."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
@@ -310,9 +322,7 @@ class _Cdn(_Handler):
                 return
             while start < stop:
                 try:
-                    count = os.sendfile(
-                        self.connection.fileno(), file.fileno(), start, stop - start
-                    )
+                    count = self._send_some(file, start, stop - start)
                 except OSError:
                     return
                 start += count
@@ -322,6 +332,12 @@ class _Cdn(_Handler):
         if stop < end:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send_some(self, file: BinaryIO, start: int, count: int) -> int:
+        if self.hub.tls:
+            sent: int = self.connection.sendfile(file, start, min(count, 2**20))
+            return sent
+        return os.sendfile(self.connection.fileno(), file.fileno(), start, count)
 
 
 def _listing(name: str, repository: HubRepository) -> dict[str, object]:

@@ -1,6 +1,6 @@
-"""A bound on the answers that huggingface_hub's client reads whole into memory.
+"""huggingface_hub's client as dsollama wants it: its way to servers, and a bound on its answers.
 
-The client itself has none (huggingface_hub 2.0, httpx2): it keeps on reading for as long as a
+The client itself has no bound (huggingface_hub 2.0, httpx2): it keeps on reading for as long as a
 server sends. A hook on the session that it shares wraps every body before it is read. How long an
 answer may take is bounded by `waiting`.
 """
@@ -8,9 +8,13 @@ answer may take is bounded by `waiting`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import httpx2
-from huggingface_hub import get_session
+from huggingface_hub import is_offline_mode, set_client_factory
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from dsollama.net.httpx_transport import Transport
 
 MAX_ANSWER_BYTES = 8 * 2**20
 """A listing has some 300 bytes a file: this is 28,000 files. As the client's objects the worst JSON
@@ -21,14 +25,27 @@ class UnboundedAnswerError(httpx2.HTTPError):
     """An answer that is larger than any real one."""
 
 
-def bound_answers() -> None:
-    """Let huggingface_hub's shared session refuse endless bodies; may be called again."""
-    session = get_session()
-    session.headers["Accept-Encoding"] = "identity"
-    hooks = session.event_hooks
-    if _bound not in hooks["response"]:
-        hooks["response"].append(_bound)
-        session.event_hooks = hooks
+@cache
+def use_own_client() -> None:
+    """Let huggingface_hub take clients with these bounds from now on; may be called again."""
+    set_client_factory(_client)
+
+
+def _client() -> httpx2.Client:
+    """Return what huggingface_hub's own factory does, on our transport and with the bounds."""
+    return httpx2.Client(
+        transport=Transport(),
+        headers={"Accept-Encoding": "identity"},
+        event_hooks={"request": [_unless_offline], "response": [_bound]},
+        follow_redirects=True,
+        timeout=None,
+    )
+
+
+def _unless_offline(request: httpx2.Request) -> None:
+    if is_offline_mode():
+        msg = f"{request.url.host} is not asked"
+        raise OfflineModeIsEnabled(msg)
 
 
 def _bound(response: httpx2.Response) -> None:

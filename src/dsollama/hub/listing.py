@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.hf_api import RepoSibling
 
 from dsollama.errors import HubOfflineError, TransferError
-from dsollama.hub.bounded import bound_answers
+from dsollama.hub.bounded import use_own_client
 from dsollama.hub.failures import hub_failures
 from dsollama.privileges import as_caller
 from dsollama.settings import usual_patience
@@ -67,7 +67,7 @@ def list_repository(
         raise HubOfflineError(
             "HF_HUB_OFFLINE is set and the Hub is needed.", "Unset HF_HUB_OFFLINE for this command."
         )
-    bound_answers()
+    use_own_client()
     patience = usual_patience()
     with as_caller():
         api = HfApi(endpoint=endpoint, token=get_token(), library_name="dsollama")

@@ -24,9 +24,17 @@ from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from dsollama import __version__
-from dsollama.errors import AccessDeniedError, HubError, HubUnreachableError, TransferError
+from dsollama.errors import (
+    AccessDeniedError,
+    CertificateError,
+    HubError,
+    HubUnreachableError,
+    TransferError,
+)
 from dsollama.events import Listener, Noted
+from dsollama.hub.bounded import use_own_client
 from dsollama.hub.failures import hub_failures
+from dsollama.net.sessions import new_session
 from dsollama.privileges import as_caller
 from dsollama.settings import Patience, usual_patience
 from dsollama.waiting import within
@@ -255,6 +263,7 @@ class RangeReader:
     patience: Patience = field(default_factory=usual_patience)
 
     def __post_init__(self) -> None:
+        use_own_client()
         with as_caller():
             self._token = None if self.anonymous else get_token()
         self._addresses: dict[str, str] = {}
@@ -407,7 +416,7 @@ class RangeReader:
                     found = within(self.patience.answer, self.cancelled, ask)
             except (HubUnreachableError, TransferError) as error:
                 raise _RetryableError(str(error).rstrip(".")) from error
-            except AccessDeniedError:
+            except (AccessDeniedError, CertificateError):
                 raise
             except HubError as error:
                 raise TransferError(f"The Hub does not give {path}: {error}", error.hint) from error
@@ -417,7 +426,7 @@ class RangeReader:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
+            session = self._local.session = new_session(proxied=True)
         return session
 
 

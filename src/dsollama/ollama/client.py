@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import httpx
 import ollama
 
 from dsollama.errors import NotInstalledError, OllamaRefusedError, OllamaUnreachableError
+from dsollama.net.tls import certificate_error, tls_context
 from dsollama.ollama.address import server_address
 
 CONNECT_TIMEOUT = 5.0
@@ -20,7 +22,11 @@ _NOT_FOUND = 404
 def connect(host: str | None) -> ollama.Client:
     """Return a client for OLLAMA_HOST as it stands; nothing is sent yet."""
     timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
-    return ollama.Client(host=server_address(host), timeout=timeout)
+    address = server_address(host)
+    # Without https no certificate is wanted, and this context trusts none.
+    trusted = address.startswith("https:")
+    context = tls_context() if trusted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ollama.Client(host=address, timeout=timeout, verify=context)
 
 
 @contextmanager
@@ -39,6 +45,9 @@ def ollama_failures(host: str | None) -> Iterator[None]:
             _advice(error.error),
         ) from error
     except (httpx.HTTPError, ConnectionError) as error:
+        untrusted = certificate_error(error, server_address(host))
+        if untrusted:
+            raise untrusted from error
         raise OllamaUnreachableError(
             f"No Ollama answers at {server_address(host)}.",
             "Start it with `ollama serve`, or set OLLAMA_HOST to where it runs.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import requests
 
+from dsollama.errors import DsollamaError
+from dsollama.net.sessions import new_session
 from dsollama.ollama.address import server_address
 
 TIMEOUT = 3.0
@@ -12,12 +14,12 @@ TIMEOUT = 3.0
 
 def listed_names(host: str | None) -> set[str] | None:
     """Return the names that the server at OLLAMA_HOST lists; None where none answers."""
-    session = requests.Session()
-    session.trust_env = False  # the server is here or near; Go's clients skip proxies for it too
+    # The server is here or near; Go's clients skip proxies for it, too.
+    session = new_session(proxied=False)
     try:
         answer = session.get(f"{server_address(host)}/api/tags", timeout=TIMEOUT)
         answer.raise_for_status()
         models = answer.json()["models"]
         return {str(model["name"]) for model in models}
-    except (requests.RequestException, ValueError, KeyError, TypeError):
+    except (DsollamaError, requests.RequestException, ValueError, KeyError, TypeError):
         return None

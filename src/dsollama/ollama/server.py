@@ -19,6 +19,7 @@ from dsollama.errors import (
     OllamaUnreachableError,
     StoreError,
 )
+from dsollama.net.sessions import new_session
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 900.0
@@ -42,8 +43,7 @@ class Server:
     def __init__(self, address: str) -> None:
         """Ask nothing yet; `address` is from `server_address`, which has no password in it."""
         self.address = address
-        self.session = requests.Session()
-        self.session.trust_env = False  # as in ollama.names
+        self.session = new_session(proxied=False)  # as in ollama.names
 
     def version(self) -> str:
         """Return the server's version.

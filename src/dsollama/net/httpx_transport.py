@@ -1,0 +1,53 @@
+"""What huggingface_hub's client sends through: the one TLS context, the one rule for proxies."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx2
+
+from dsollama.net.proxies import proxy_for
+from dsollama.net.tls import certificate_error, tls_context
+
+
+class Transport(httpx2.BaseTransport):
+    """Sends each request through the proxy of its address, or through none."""
+
+    def __init__(self) -> None:
+        """Read the certificates; nothing is sent.
+
+        Raises:
+            UsageError: as `tls_context`.
+        """
+        self._context = tls_context()
+        self._ways: dict[str | None, httpx2.HTTPTransport] = {}
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send it.
+
+        Raises:
+            CertificateError: the server's certificate is not trusted.
+            UsageError: the environment names something that is no proxy.
+        """
+        try:
+            return self._way(proxy_for(str(request.url))).handle_request(request)
+        except httpx2.ConnectError as error:
+            untrusted = certificate_error(error, request.url.host)
+            if untrusted:
+                raise untrusted from error
+            raise
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            ways = list(self._ways.values())
+        for way in ways:
+            way.close()
+
+    def _way(self, proxy: str | None) -> httpx2.HTTPTransport:
+        with self._lock:
+            if proxy not in self._ways:
+                by = httpx2.Proxy(proxy, ssl_context=self._context) if proxy else None
+                self._ways[proxy] = httpx2.HTTPTransport(verify=self._context, proxy=by)
+            return self._ways[proxy]

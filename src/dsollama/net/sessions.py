@@ -1,0 +1,100 @@
+"""Sessions of requests: with the one TLS context, the one rule for proxies, and 1xx answers."""
+
+from __future__ import annotations
+
+import http.client
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from dsollama.errors import TransferError
+from dsollama.net.proxies import proxy_for
+from dsollama.net.tls import certificate_error, tls_context
+
+MAX_INTERIM = 32
+"""Answers with 1xx before the one that counts; a server sends one or two."""
+
+_SWITCHING = 101
+
+
+def new_session(*, proxied: bool) -> requests.Session:
+    """Return a session that heeds of the environment only what `net` reads: no ~/.netrc either.
+
+    A certificate that is not trusted raises CertificateError; a variable that names no
+    certificates or no proxy, UsageError.
+
+    Args:
+        proxied: whether the environment's proxies count.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(proxied=proxied))
+    return session
+
+
+class _Adapter(HTTPAdapter):
+    """Its overridden methods are those that requests shows for this."""
+
+    def __init__(self, *, proxied: bool) -> None:
+        self._proxied = proxied
+        super().__init__()
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
+        """Send through the address's proxy; an untrusted certificate is told as one."""
+        address = request.url or ""
+        proxy = proxy_for(address) if self._proxied else None
+        options["proxies"] = {urlsplit(address).scheme: proxy} if proxy else {}
+        try:
+            return super().send(request, *args, **options)
+        except requests.exceptions.SSLError as error:
+            untrusted = certificate_error(error, urlsplit(address).hostname or address)
+            if untrusted:
+                raise untrusted from error
+            raise
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> tuple[Any, Any]:
+        """Give https the one context."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": tls_context()} if host["scheme"] == "https" else {}
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        """Let its connections pass over answers with 1xx."""
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _passing_interim(pool.ConnectionCls)
+        return pool
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Give a proxy by https the one context."""
+        if proxy.startswith("https://"):
+            options["proxy_ssl_context"] = tls_context()
+        return super().proxy_manager_for(proxy, **options)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Add no certificates of requests' own: the context has them."""
+        conn.cert_reqs = "CERT_REQUIRED"
+
+
+@cache
+def _passing_interim(connection: Any) -> Any:
+    if connection.response_class is _Response:
+        return connection
+    return type(connection.__name__, (connection,), {"response_class": _Response})
+
+
+class _Response(http.client.HTTPResponse):
+    """Passes over every answer with 1xx, such as 103 Early Hints; http.client only over 100."""
+
+    def begin(self) -> None:
+        """Read the head of the answer that counts."""
+        for _ in range(MAX_INTERIM):
+            super().begin()
+            if self.status == _SWITCHING or not 100 <= self.status < 200:  # noqa: PLR2004
+                return
+            self.headers = self.msg = None  # type: ignore[assignment] # or nothing more is read
+        raise TransferError("The server answers without an end, and says nothing (HTTP 1xx).")
