@@ -2,13 +2,20 @@
 
 import errno
 import os
+import stat
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from dsollama.errors import StoreNotWritableError
-from dsollama.store.files import file_lock, read_small
+from dsollama.events import Event, ShardVerified
+from dsollama.install.execute import execute
+from dsollama.store.files import file_lock, read_small, write_atomically
 from dsollama.store.ledger import Ledger
+
+from conftest import Bench
 
 ZERO = "sha256:" + "0" * 64
 
@@ -61,3 +68,53 @@ def test_a_lock_follows_no_link_that_is_laid_between_its_two_looks(tmp_path: Pat
     assert not foreign.exists()
     with pytest.raises(StoreNotWritableError):
         file_lock(place)
+
+
+def test_a_lock_is_its_owners_alone_and_one_made_for_everybody_becomes_so(tmp_path: Path) -> None:
+    """Whoever can open the file, for reading too, could hold the lock for ever."""
+    place = tmp_path / "lock"
+    place.touch()
+    place.chmod(0o644)  # as dsollama made it before
+    with file_lock(place):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    place.unlink()
+    with file_lock(place):
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+
+
+def test_the_locks_of_an_install_are_its_owners_alone(bench: Bench) -> None:
+    seen: set[tuple[str, int]] = set()
+
+    def listener(event: Event) -> None:
+        if isinstance(event, ShardVerified):
+            locks = (bench.store / ".dsollama").rglob("lock")
+            seen.update((lock.parent.name, stat.S_IMODE(lock.stat().st_mode)) for lock in locks)
+
+    key = bench.plan().key
+    execute(bench.plan(), listener, connections=2)
+    lock = bench.store / ".dsollama" / "lock"
+    assert seen == {(key, 0o600)}
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_no_other_user_can_hold_a_lock() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        lock = file_lock(Path(name) / "lock")
+        held = subprocess.run(
+            ["flock", "--nonblock", "--shared", lock.lock_file, "true"],
+            user=4321,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert held.returncode != 0
+    assert "Permission denied" in held.stderr
+
+
+def test_a_pipe_in_place_of_a_new_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "new")
+    with pytest.raises(StoreNotWritableError, match="not a regular file"):
+        write_atomically(tmp_path / "file", b"x", tmp_path / "new")

@@ -120,7 +120,7 @@ def test_root_installs_for_the_owner_of_the_store(
     wrong = {
         str(path): oct(mode)
         for path, mode in modes.items()
-        if mode != (0o755 if (store / path).is_dir() else 0o644)
+        if mode != (0o755 if (store / path).is_dir() else 0o600 if path.name == "lock" else 0o644)
     }
     assert not wrong
     own = Store(store)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from dsollama.errors import StoreBusyError
 from dsollama.install.journal import clear_claims, has_claims
-from dsollama.store.files import make_folder, open_new, remove_if_empty, store_failures
+from dsollama.store.files import make_folder, make_lock_file, remove_if_empty, store_failures
 from dsollama.store.store import Store
 
 MERGED = "merged.gguf"
@@ -51,11 +50,10 @@ def remove_leftovers(store: Store, key: str) -> None:
 
 def _locked(folder: Path) -> FileLock:
     """Make an install's folder and lock it; an ending install or a gc may just take it away."""
-    lock = FileLock(folder / "lock")
     for _ in range(LOCK_TRIES):
         with suppress(FileNotFoundError):
             make_folder(folder)
-            os.close(open_new(folder / "lock", os.O_RDWR))
+            lock = FileLock(folder / "lock", mode=make_lock_file(folder / "lock"))
             try:
                 lock.acquire(timeout=LOCK_SECONDS)
             except Timeout:  # an OSError, but not one of the disk's

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from dsollama.errors import NotEnoughDiskError, StoreNotWritableError
-from dsollama.store.ownership import FILE_MODE, FOLDER_MODE, hand_over
+from dsollama.store.ownership import FILE_MODE, FOLDER_MODE, LOCK_MODE, hand_over, made_mode
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -45,25 +45,48 @@ def make_folder(folder: Path) -> None:
         _make_folder(folder)
 
 
-def open_new(path: Path, flags: int) -> int:
-    """Open a file, made if need be, and return its handle; root makes it its folder's owner's.
+def open_new(path: Path, flags: int, mode: int | None = None) -> int:
+    """Open a file, made if need be, and return its handle; it belongs to its folder's owner.
 
-    A link in its place is not followed: whoever owns the folder could aim it at a file of root's.
+    A link in its place is not followed: whoever owns the folder could aim it at another's file. A
+    pipe or a device in its place is refused, and not waited for.
 
     Args:
         path: the file.
         flags: of open(2); to create it is added.
+        mode: as of `hand_over`.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is no regular file.
     """
-    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        hand_over(handle, path.parent)
+        handle = os.open(path, flags, FILE_MODE if mode is None else mode)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe that nobody reads, or a socket
+            raise _not_regular(path) from error
+        raise
+    try:
+        _require_regular(handle, path)
+        hand_over(handle, path.parent, mode)
     except BaseException:
         os.close(handle)
         raise
     return handle
+
+
+def make_lock_file(path: Path) -> int:
+    """Make the file of a lock if it is not there, for its owner alone, and return its mode.
+
+    Whoever may open a lock's file, for reading too, could hold the lock for ever. In a folder that
+    a group may write, the group may open it: it can change the store anyway. A file that an older
+    dsollama made for everybody gets the mode of now.
+
+    Raises:
+        OSError: it cannot be made or opened.
+    """
+    os.close(open_new(path, os.O_RDWR, LOCK_MODE))
+    return made_mode(path.parent.stat(), LOCK_MODE)
 
 
 def file_lock(path: Path) -> FileLock:
@@ -73,8 +96,7 @@ def file_lock(path: Path) -> FileLock:
         StoreNotWritableError: it cannot be made.
     """
     with store_failures(path):
-        os.close(open_new(path, os.O_RDWR))
-    return FileLock(path)
+        return FileLock(path, mode=make_lock_file(path))
 
 
 def write_atomically(path: Path, data: bytes, temporary: Path) -> None:
@@ -147,9 +169,7 @@ def read_small(path: Path, limit: int, *, follow: bool = True) -> bytes:
     # Without O_NONBLOCK a pipe would wait for its writer for ever.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | link)
     with open(handle, "rb") as file:  # noqa: PTH123 - a handle, not a path
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        found = _require_regular(handle, path)
         if found.st_size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read(found.st_size)
@@ -162,6 +182,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _require_regular(handle: int, path: Path) -> os.stat_result:
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_regular(path)
+    return found
+
+
+def _not_regular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def _make_folder(folder: Path) -> None:

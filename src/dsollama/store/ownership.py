@@ -25,6 +25,9 @@ FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 """Modes of what Ollama itself puts into a store."""
 
+LOCK_MODE = 0o600
+"""Mode of a lock: whoever may open one, for reading too, can hold it for as long as he likes."""
+
 SERVICE_USER = "ollama"
 """As whom Ollama's own installer runs the service."""
 
@@ -84,23 +87,63 @@ class Facts:
     names: tuple[Mapping[int, str], Mapping[int, str]]
 
 
-def hand_over(handle: int, folder: Path) -> None:
-    """As root, give the open file or folder to the owner of the `folder` that it lies in.
+def hand_over(handle: int, folder: Path, mode: int | None = None) -> None:
+    """Let an open file or folder belong to whom the `folder` belongs that it lies in.
+
+    As root: to its owner. In a folder that a group may write (`is_shared`): to that group, which
+    may write it, too. So Ollama's service can change what a user of its group has installed, and
+    he what root has. Elsewhere nothing is changed but for `mode`.
 
     Whoever owns the folder could put a link to a file of root's at any name in it. So this takes
     an open handle, never a path, and leaves alone what has a second name.
 
+    Args:
+        handle: of the file or folder; in a shared folder it may be another user's, and then has
+            his modes already.
+        folder: where it lies.
+        mode: its permissions before a group gets any. None: those that Ollama gives, whatever the
+            umask, where root or a group is concerned.
+
     Raises:
         OSError: the system refuses.
     """
-    if os.geteuid() != 0:
-        return
-    found, wanted = os.fstat(handle), folder.stat()
+    found, wanted, me = os.fstat(handle), folder.stat(), acting().uid
+    root, shared = os.geteuid() == 0, is_shared(wanted)
     is_folder = stat.S_ISDIR(found.st_mode)
-    if is_folder or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
-        if (found.st_uid, found.st_gid) != (wanted.st_uid, wanted.st_gid):
-            os.fchown(handle, wanted.st_uid, wanted.st_gid)
-        os.fchmod(handle, FOLDER_MODE if is_folder else FILE_MODE)  # whatever sudo's umask
+    if not is_folder and not (stat.S_ISREG(found.st_mode) and found.st_nlink == 1):
+        return
+    if me == 0 and found.st_uid != wanted.st_uid:
+        os.fchown(handle, wanted.st_uid, -1)
+    elif me not in {0, found.st_uid}:
+        return
+    if (root or shared) and found.st_gid != wanted.st_gid:
+        with suppress(PermissionError):  # the owner of a folder need not be in its group
+            os.fchown(handle, -1, wanted.st_gid)
+    if root or shared or mode is not None:
+        _set_mode(handle, made_mode(wanted, _usual(mode, is_folder=is_folder)))
+
+
+def is_shared(folder: os.stat_result) -> bool:
+    """Whether a group uses a folder together: it may write there, and take away each other's."""
+    return folder.st_mode & (stat.S_IWGRP | stat.S_ISVTX) == stat.S_IWGRP
+
+
+def made_mode(folder: os.stat_result, mode: int) -> int:
+    """Return the permissions of what is made in `folder`: a group that shares it gets all."""
+    return mode | (mode & 0o700) >> 3 if is_shared(folder) else mode
+
+
+def _usual(mode: int | None, *, is_folder: bool) -> int:
+    if mode is not None:
+        return mode
+    return FOLDER_MODE if is_folder else FILE_MODE
+
+
+def _set_mode(handle: int, mode: int) -> None:
+    """Change the permissions if they differ; chmod(2) may take away a folder's set-group-id bit."""
+    before = stat.S_IMODE(os.fstat(handle).st_mode)
+    if before & 0o777 != mode:
+        os.fchmod(handle, before & stat.S_ISGID | mode)
 
 
 def look(store: Path, writable: Sequence[Path]) -> Facts:

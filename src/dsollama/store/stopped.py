@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from dsollama.store.files import (
     make_folder,
-    open_new,
+    make_lock_file,
     remove_if_empty,
     store_failures,
     sync_folder,
@@ -56,10 +56,9 @@ def delete_install(store: Store, folder: Path) -> bool:
     Raises:
         StoreError: it cannot be deleted.
     """
-    lock = FileLock(folder / "lock")
     with store_failures(folder):
         try:
-            os.close(open_new(folder / "lock", os.O_RDWR))
+            lock = FileLock(folder / "lock", mode=make_lock_file(folder / "lock"))
             lock.acquire(timeout=0)
         except (FileNotFoundError, Timeout):
             return False
