@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.errors import StoreNotWritableError
 from dsollama.privileges import acting, acting_as_owner, as_caller, owner_of
 
-from conftest import TERMINUS, Bench, make_repository
+from conftest import TERMINUS, Bench, make_repository, public_folder
 
 SERVICE = (4321, 4322)
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
@@ -25,9 +24,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder that every user can enter, with a store of the service's and a secret of root's."""
-    with tempfile.TemporaryDirectory() as name:
-        top = Path(name)
-        top.chmod(0o755)
+    with public_folder() as top:
         (top / "models").mkdir()
         os.chown(top / "models", *SERVICE)
         (top / "roots").mkdir(mode=0o700)

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from dsollama.install.execute import execute
 from dsollama.store.files import file_lock, read_small, write_atomically
 from dsollama.store.ledger import Ledger
 
-from conftest import Bench
+from conftest import Bench, public_folder
 
 ZERO = "sha256:" + "0" * 64
 
@@ -99,9 +98,8 @@ def test_the_locks_of_an_install_are_its_owners_alone(bench: Bench) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_no_other_user_can_hold_a_lock() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        lock = file_lock(Path(name) / "lock")
+    with public_folder() as folder:
+        lock = file_lock(folder / "lock")
         held = subprocess.run(
             ["flock", "--nonblock", "--shared", lock.lock_file, "true"],
             user=4321,

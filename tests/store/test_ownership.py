@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from dsollama.store.ownership import (
 )
 from dsollama.store.store import Store
 
-from conftest import TERMINUS, Bench, make_repository
+from conftest import TERMINUS, Bench, make_repository, public_folder
 
 SERVICE = (4321, 4322)
 """A user and a group that no system has; the kernel asks for no more than numbers."""
@@ -57,9 +56,8 @@ def facts(*chain: Folder, refused: Folder | None = None, **changes: object) -> F
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user can reach; pytest's are root's alone."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with public_folder() as folder:
+        yield folder
 
 
 def as_user(uid: int, gid: int, work: Callable[[], object]) -> str:
