@@ -38,7 +38,8 @@
     │   ├── OllamaRefusedError             ollama-refused
     │   ├── OllamaTooOldError              ollama-too-old
     │   ├── ProgramMissingError            program-missing
-    │   └── ProgramFailedError             program-failed
+    │   ├── ProgramFailedError             program-failed
+    │   └── WrongMergeError                wrong-merge
     ├── LimitError                      8  limit
     └── InterruptedByUserError        130  interrupted
 
@@ -300,6 +301,12 @@ class ProgramFailedError(EngineError):
     """A program ran and failed."""
 
     code = "program-failed"
+
+
+class WrongMergeError(EngineError):
+    """A program ended well, and what it wrote is not what the shards make."""
+
+    code = "wrong-merge"
 
 
 class LimitError(DsollamaError):

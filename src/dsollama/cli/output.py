@@ -172,7 +172,9 @@ class _Bar:
             self._task = self._progress.add_task(
                 description, total=event.total, completed=event.resumed
             )
-        self._progress.update(self._task, completed=event.done, description=description)
+        self._progress.update(
+            self._task, total=event.total, completed=event.done, description=description
+        )
 
     def _print(self, markup: str, text: str) -> None:
         from rich.markup import escape
@@ -181,7 +183,7 @@ class _Bar:
 
 
 def _part(event: BytesMoved) -> str:
-    what = "blob" if event.step == "verify" else "shard"
+    what = {"verify": "blob", "digest": "file"}.get(event.step, "shard")
     return f"{what} {event.shard}/{event.shards}"
 
 

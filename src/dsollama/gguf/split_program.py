@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dsollama.errors import ProgramFailedError, ProgramMissingError
 from dsollama.privileges import child_identity
 
 PROGRAM = "llama-gguf-split"
+_HINT = "`--merger native` does the same in one pass."
 
 
 def find_program(configured: str | None = None) -> Path:
@@ -53,9 +55,11 @@ def merge(program: Path, first_shard: Path, output: Path) -> None:
             f"{program} cannot be started as the store's owner: {error.strerror}.",
             "Put it where every user can run it, such as /usr/local/bin.",
         ) from error
-    if done.returncode != 0 or not output.is_file():
+    if done.returncode != 0:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise ProgramFailedError(
             f"{PROGRAM} failed with code {done.returncode}: {lines[-1] if lines else 'no message'}",
-            "`--merger native` does the same in one pass.",
+            _HINT,
         )
+    if not os.path.lexists(output):
+        raise ProgramFailedError(f"{PROGRAM} ended well, and wrote nothing.", _HINT)

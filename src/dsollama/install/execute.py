@@ -23,6 +23,7 @@ from dsollama.gguf.shards import shard_file_name
 from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, reach
 from dsollama.install.journal import clear_claims
+from dsollama.install.merged import require_merged, shards_gaps
 from dsollama.install.plan import InstallPlan, reader_of, staged_pieces, with_disk
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.register import MergedFile, adopt, names_of, take_over
@@ -125,14 +126,17 @@ def _make_blob(
     if not plan.program:
         return _fetch_merged(plan, reader, staging, listener, connections)
     merged = staging / MERGED
-    moved = _fetch_shards(plan, reader, staging, listener, connections)
+    moved, shards = _fetch_shards(plan, reader, staging, listener, connections)
     listener(StepStarted("merge", str(plan.program)))
-    first = staging / shard_file_name("model", 1, len(plan.shards))
+    files = _shard_files(plan, staging)
+    assert plan.layout is not None  # noqa: S101 - only shards are merged by a program
+    gaps = shards_gaps(plan.layout, files)
     with _removed_on_failure(merged):
-        split_program.merge(plan.program, first, merged)
-        listener(StepStarted("digest", format_bytes(merged.stat().st_size)))
-        digest = _digest_file(merged)
-    return MergedFile(digest, (), moved - reader.copied, reader.copied)
+        split_program.merge(plan.program, files[0], merged)
+        listener(StepStarted("digest", format_bytes(plan.size)))
+        found = require_merged(merged, plan.layout, plan.headers, shards, gaps, listener)
+    digest = f"sha256:{found.whole}"
+    return MergedFile(digest, found.prefixes, moved - reader.copied, reader.copied)
 
 
 def _fetch_merged(
@@ -192,19 +196,24 @@ def _consume(reader: ShardReader, transfer: Transfer, staging: Path, job: Job) -
             path.unlink()
 
 
+def _shard_files(plan: InstallPlan, staging: Path) -> dict[int, Path]:
+    """Return a file for each shard, with the name that llama-gguf-split expects."""
+    count = len(plan.shards)
+    return {index: staging / shard_file_name("model", index + 1, count) for index in range(count)}
+
+
 def _fetch_shards(
     plan: InstallPlan, reader: ShardReader, staging: Path, listener: Listener, connections: int
-) -> int:
-    """The named road: every shard into a file of its own, with the name the program expects."""
-    count = len(plan.shards)
-    files = {index: staging / shard_file_name("model", index + 1, count) for index in range(count)}
+) -> tuple[int, tuple[str, ...]]:
+    """The named road: every shard into a file of its own; return the bytes moved, and digests."""
+    files = _shard_files(plan, staging)
     jobs = make_jobs(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
     listener(StepStarted("download", _what(plan)))
     with _interruptible(
         Transfer(jobs, len(plan.shards), reader, staging, connections, listener)
     ) as transfer:
-        transfer.run(None)
-    return transfer.moved
+        digests = transfer.run(None)
+    return transfer.moved, digests.shards
 
 
 def _what(plan: InstallPlan) -> str:
@@ -258,9 +267,3 @@ def _require_zero_gaps(merged: Path, gaps: tuple[tuple[int, int], ...]) -> None:
                     f"The padding at byte {offset} of the merged file is not zero.",
                     "`--merger llama-gguf-split` rewrites it.",
                 )
-
-
-def _digest_file(path: Path) -> str:
-    with store_failures(path), path.open("rb") as file:
-        os.fsync(file.fileno())
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
