@@ -74,6 +74,7 @@ class Fault:
         cut_after: close the connection after this many bytes of the body.
         stall_after: send nothing more after this many bytes, until the client gives up.
         damage: change this byte of every body.
+        early: answers with 103 Early Hints before the one that counts.
         answer: answers instead, on either server, with the handler at hand.
     """
 
@@ -83,6 +84,7 @@ class Fault:
     cut_after: int | None = None
     stall_after: int | None = None
     damage: int | None = None
+    early: int = 0
     answer: Callable[[BaseHTTPRequestHandler], None] | None = None
 
 
@@ -188,6 +190,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.seen(request)
         return request
 
+    def _hint_early(self, fault: Fault | None) -> None:
+        for _ in range(fault.early if fault else 0):
+            self.send_response_only(103)
+            self.send_header("Link", "</style.css>; rel=preload; as=style")
+            self.end_headers()
+
     def _answer(
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> None:
@@ -213,6 +221,7 @@ class _Hub(_Handler):
         if fault and fault.status:
             self._answer(fault.status, fault.body, fault.headers)
             return
+        self._hint_early(fault)
         path = unquote(urlsplit(self.path).path)
         listing = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path)
         tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path)
@@ -286,6 +295,7 @@ class _Cdn(_Handler):
         if fault.status:
             self._answer(fault.status, fault.body, fault.headers)
             return
+        self._hint_early(fault)
         parts = urlsplit(self.path)
         owner, repo, path = unquote(parts.path).lstrip("/").split("/", 2)
         query = parse_qs(parts.query)
