@@ -1,13 +1,13 @@
-"""What the `ollama` client raises, as our errors.
+"""What the `ollama` client meets, as our errors.
 
-The answers are mocked with respx: a real Ollama gives them only when it is out of memory or broken.
+A server of ours answers: a real Ollama does so only when it is out of memory or broken.
 """
 
 from __future__ import annotations
 
-import httpx
+import json
+
 import pytest
-import respx
 
 from dsollama.errors import (
     DsollamaError,
@@ -19,39 +19,49 @@ from dsollama.errors import (
 from dsollama.ollama.address import server_address
 from dsollama.ollama.client import connect, ollama_failures
 from dsollama.ollama.names import listed_names
-
-HOST = "127.0.0.1:9"
-CHAT = f"http://{HOST}/api/chat"
+from rogue import answers, answers_json, head, rogue
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "hint"),
+    ("status", "words", "kind", "hint"),
     [
-        (404, {"error": "model 'x' not found"}, NotInstalledError, "another store"),
-        (400, {"error": '"x" does not support thinking'}, OllamaRefusedError, "--think"),
-        (500, {"error": "model requires more system memory"}, OllamaRefusedError, "smaller quant"),
-        (500, {"error": "llama runner process has terminated"}, OllamaRefusedError, "journalctl"),
+        ("404 Not Found", "model 'x' not found", NotInstalledError, "another store"),
+        ("400 Bad", '"x" does not support thinking', OllamaRefusedError, "--think"),
+        ("500 Bad", "model requires more system memory", OllamaRefusedError, "smaller quant"),
+        ("500 Bad", "llama runner process has terminated", OllamaRefusedError, "journalctl"),
+        ("200 OK", "an error in mid-stream", OllamaRefusedError, "journalctl"),
     ],
 )
 def test_an_answer_that_refuses_becomes_a_sentence_and_a_hint(
-    status: int, body: dict[str, str], kind: type[DsollamaError], hint: str
+    status: str, words: str, kind: type[DsollamaError], hint: str
 ) -> None:
-    with respx.mock:
-        respx.post(CHAT).mock(return_value=httpx.Response(status, json=body))
-        with pytest.raises(kind) as caught, ollama_failures(HOST):
-            connect(HOST).chat("x", messages=[])
-    assert body["error"] in str(caught.value)
+    with (
+        rogue(answers_json({"error": words}, status)) as server,
+        pytest.raises(kind) as caught,
+        ollama_failures(server.host),
+    ):
+        list(connect(server.host).chat("x", messages=[], stream=True))
+    assert words in str(caught.value)
     assert hint in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "failure", [httpx.ConnectError("no"), httpx.ReadError("cut"), httpx.RemoteProtocolError("odd")]
-)
-def test_a_broken_connection_is_unreachable(failure: Exception) -> None:
-    with respx.mock:
-        respx.post(CHAT).mock(side_effect=failure)
-        with pytest.raises(OllamaUnreachableError), ollama_failures(HOST):
-            list(connect(HOST).chat("x", messages=[], stream=True))
+@pytest.mark.parametrize("begun", [b"", head(headers={"Content-Length": "100"}) + b'{"model"'])
+def test_a_broken_connection_is_unreachable(begun: bytes) -> None:
+    with (
+        rogue(lambda visit: visit.send(begun)) as server,
+        pytest.raises(OllamaUnreachableError),
+        ollama_failures(server.host),
+    ):
+        list(connect(server.host).chat("x", messages=[], stream=True))
+
+
+def test_a_next_line_in_an_answer_is_a_part_of_it() -> None:
+    """U+0085 is no end of a line in JSON; httpx, by which the client reads lines, has it as one."""
+    content = "one\u0085two\u2028three"
+    line = {"model": "x", "message": {"role": "assistant", "content": content}, "done": True}
+    with rogue(answers(json.dumps(line, ensure_ascii=False).encode())) as server:
+        (part,) = connect(server.host).chat("x", messages=[], stream=True)
+    assert part.message.content == content
 
 
 @pytest.mark.parametrize(
@@ -73,7 +83,9 @@ def test_ollama_host_is_read_as_ollama_reads_it(host: str | None, address: str) 
     assert server_address(host) == address
 
 
-@pytest.mark.parametrize("host", ["box:port", "http://[::1", "box:99999"])
+@pytest.mark.parametrize(
+    "host", ["box:port", "http://[::1", "box:99999", "a b", "ftp://box", "x" * 70, "box/\x1b"]
+)
 def test_an_impossible_host_is_said(host: str) -> None:
     with pytest.raises(UsageError, match="no address"):
         server_address(host)

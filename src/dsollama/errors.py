@@ -35,6 +35,7 @@
     │   └── BrokenManifestError            broken-manifest
     ├── EngineError                     6
     │   ├── OllamaUnreachableError         ollama-unreachable
+    │   ├── OllamaSilentError              ollama-silent
     │   ├── OllamaRefusedError             ollama-refused
     │   ├── OllamaTooOldError              ollama-too-old
     │   ├── ProgramMissingError            program-missing
@@ -276,6 +277,12 @@ class OllamaUnreachableError(EngineError):
     """No Ollama answers at OLLAMA_HOST."""
 
     code = "ollama-unreachable"
+
+
+class OllamaSilentError(EngineError):
+    """An Ollama that was reached takes longer than it may."""
+
+    code = "ollama-silent"
 
 
 class OllamaRefusedError(EngineError):

@@ -11,6 +11,8 @@
 | DSOLLAMA_CONNECTIONS | parallel connections of a download, 1 to 32; default 8 |
 | DSOLLAMA_READ_TIMEOUT | seconds without a byte after which a connection has stalled; default 20 |
 | DSOLLAMA_MAX_WAIT | longest pause between two tries, in seconds; default 30 |
+| DSOLLAMA_ANSWER_TIMEOUT | seconds that an Ollama may take for a short answer; default 60 |
+| DSOLLAMA_WORK_TIMEOUT | seconds that it may be silent while it loads a model; default 14400 |
 | LLAMA_GGUF_SPLIT | the program of `--merger llama-gguf-split` |
 | XDG_CACHE_HOME | where merged files wait for an upload; default `~/.cache` |
 """
@@ -28,6 +30,7 @@ DEFAULT_CONNECTIONS = 8
 MAX_CONNECTIONS = 32
 _TRUE = {"1", "on", "yes", "true"}
 _MAX_SECONDS = 3600.0
+_MAX_WORK_SECONDS = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,34 @@ class Patience:
     Attributes:
         read: without a byte, or for one whole read, until a connection counts as stalled.
         wait: longest pause between two tries. A server that asks for a pause gets ten times that.
+        server: for the whole of a short answer of an Ollama or llama-server.
+        work: for which it may be silent while it loads a model, copies or makes one. Four hours are
+            720 GB (the largest quant) at 50 MB/s.
     """
 
     read: float = 20.0
     wait: float = 30.0
+    server: float = 60.0
+    work: float = 14_400.0
 
     @property
     def answer(self) -> float:
         """For the whole answer to a small question, such as a listing."""
         return 6 * self.read
 
+    @property
+    def receiver(self) -> float:
+        """For which who takes an upload may pause: a quarter of an hour."""
+        return 15 * self.server
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Patience:
-        """Read DSOLLAMA_READ_TIMEOUT and DSOLLAMA_MAX_WAIT; what is no number is left out."""
+        """Read the variables of this module's table; what is no number is left out."""
         return cls(
             _seconds(environ.get("DSOLLAMA_READ_TIMEOUT", ""), cls.read),
             _seconds(environ.get("DSOLLAMA_MAX_WAIT", ""), cls.wait),
+            _seconds(environ.get("DSOLLAMA_ANSWER_TIMEOUT", ""), cls.server),
+            _seconds(environ.get("DSOLLAMA_WORK_TIMEOUT", ""), cls.work, _MAX_WORK_SECONDS),
         )
 
 
@@ -110,9 +125,9 @@ class Settings:
         )
 
 
-def _seconds(raw: str, usual: float) -> float:
+def _seconds(raw: str, usual: float, most: float = _MAX_SECONDS) -> float:
     try:
         value = float(raw)
     except ValueError:
         return usual
-    return min(value, _MAX_SECONDS) if math.isfinite(value) and value > 0 else usual
+    return min(value, most) if math.isfinite(value) and value > 0 else usual

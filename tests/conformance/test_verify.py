@@ -17,6 +17,7 @@ import requests
 
 from dsollama.modelfile.variants import VARIANTS, go_template
 from dsollama.ollama.private import free_port, private_ollama
+from dsollama.ollama.shapes import Shown
 from dsollama.verify import prompts as prompts_module
 
 from conftest import ROOT, Engine
@@ -178,7 +179,7 @@ def test_what_no_real_server_does_yet_is_named_too(
 ) -> None:
     """Made up: an Ollama that changed what a missing `think` means, or how templates render."""
     check = prompts_module.Check("a question", None, rendered, expected)
-    shown = {"template": "T", "modelfile": "FROM x\nTEMPLATE T\n"}
+    shown = Shown(template="T", modelfile="FROM x\nTEMPLATE T\n")
     found, advice = prompts_module._diagnose((check,), shown, "T", "m")
     assert reason in found
     assert "issue tracker" in advice

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from dsollama.chat.choose import Choice, choose_name
 from dsollama.chat.marks import disarm
+from dsollama.errors import OllamaRefusedError
+from dsollama.ollama.address import server_address
 from dsollama.ollama.client import connect, ollama_failures
+from dsollama.ollama.server import Server
+
+MAX_ANSWER_CHARACTERS = 16 * 2**20
+"""A hundred times what DeepSeek's context of 163,840 tokens holds; an answer is kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class Conversation:
             EngineError: Ollama does not answer, or refuses.
         """
         question = {"role": "user", "content": disarm(prompt)}
-        answer = []
+        answer: list[str] = []
+        size = 0
         with ollama_failures(self.host):
             stream = connect(self.host).chat(
                 self.choice.name,
@@ -50,6 +57,12 @@ class Conversation:
                 think=self.choice.think,
             )
             for chunk in stream:
+                size += len(chunk.message.thinking or "") + len(chunk.message.content or "")
+                if size > MAX_ANSWER_CHARACTERS:
+                    raise OllamaRefusedError(
+                        f"The answer of {self.choice.name} is longer than any model's.",
+                        "Something else may answer: set OLLAMA_HOST to where Ollama runs.",
+                    )
                 if chunk.message.thinking:
                     yield Part(chunk.message.thinking, thinking=True)
                 if chunk.message.content:
@@ -65,7 +78,6 @@ def start(model: str, host: str | None, *, think: bool | None, system: str = "")
         EngineError: Ollama does not answer.
         UsageError: it has no such model.
     """
-    with ollama_failures(host):
-        names = [entry.model or "" for entry in connect(host).list().models]
+    names = Server(server_address(host)).names()
     opening = [{"role": "system", "content": system}] if system else []
     return Conversation(choose_name(model, names, think), host, opening)

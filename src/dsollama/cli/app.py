@@ -93,14 +93,13 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _fail(code: str, message: str, hint: str, exit_code: int) -> NoReturn:
-    from dsollama.cli.output import print_json, say
+    from dsollama.cli.output import one_line, print_json, say
 
     if "--json" in sys.argv[1:]:
         print_json(
             {"event": "error", "code": code, "message": message, "hint": hint, "exit": exit_code}
         )
-    sentence = message.replace("\n", "\\n")  # of a hostile name; a sentence has none
-    say(f"Error: {sentence}", err=True)
+    say(f"Error: {one_line(message)}", err=True)  # a hostile name may hold ends of lines
     if hint:
         say(f"Hint: {hint}", err=True)
     sys.exit(exit_code)

@@ -58,7 +58,9 @@ def _chat(
 
 
 def _converse(conversation: Conversation, printer: _Printer) -> None:
-    typer.echo(f"{conversation.choice.name}; /bye or Ctrl-D ends", err=True)
+    from dsollama.cli.output import hint
+
+    hint(f"{conversation.choice.name}; /bye or Ctrl-D ends")
     while True:
         try:
             prompt = input(">>> ").strip()
@@ -82,13 +84,15 @@ class _Printer:
 
     def answer(self, parts: Iterator[Part]) -> None:
         """Print an answer as it arrives, ending with a newline."""
+        from dsollama.cli.output import speak
+
         thinking = False
         try:
             for part in parts:
                 if part.thinking != thinking:
                     thinking = part.thinking
                     self._mark(thinking=thinking)
-                print(part.text, end="", flush=True, file=sys.stderr if thinking else sys.stdout)
+                speak(part.text, sys.stderr if thinking else sys.stdout)
         finally:
             if thinking:
                 print(self._bright, end="", file=sys.stderr)

@@ -282,10 +282,15 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
 
 def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:
     from dsollama.cli.output import hint
+    from dsollama.errors import DsollamaError
     from dsollama.ollama.names import listed_names
     from dsollama.store.names import parse_name
 
-    names = listed_names(host)
+    try:
+        names = listed_names(host)
+    except DsollamaError as error:  # the model is installed, whatever a server does
+        hint(f"Note: the Ollama that is running cannot be asked whether it lists it: {error}")
+        return
     if names is not None and parse_name(name).listed not in names:
         hint(
             f"Note: the Ollama that is running does not list it, because it uses another store. "

@@ -110,6 +110,7 @@ def _modelfile(
     store: StoreOption = None,
 ) -> None:
     from dsollama.catalog.models import find_model
+    from dsollama.cli.output import write
     from dsollama.errors import UnknownModelError
     from dsollama.modelfile.variants import catalog_modelfile, choose_variants
     from dsollama.store.names import parse_name
@@ -123,7 +124,7 @@ def _modelfile(
     else:
         chosen = choose_variants(model.variants, [variant] if variant else model.variants[:1])[0]
         text = _render(catalog_modelfile(model, chosen, base), model.key)
-    typer.echo(text, nl=False)
+    write(text)
 
 
 def describe(store: Store, model: InstalledModel) -> dict[str, Any]:

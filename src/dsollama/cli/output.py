@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import typer
 
@@ -29,13 +29,41 @@ _UNSAFE = re.compile(
 )
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Of those the ones that steer a terminal, or that it cannot be sent."""
+
+
 def printable(text: str) -> str:
     r"""Return `text` as a terminal may have it: unsafe characters as `\u001b`.
 
     They are those that begin escape sequences, turn the direction of text or cannot be encoded.
     Names of files and models, settings and answers of servers may hold any of them.
     """
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def one_line(text: str) -> str:
+    """Return `text` as `printable` has it, and without an end of a line in it."""
+    return printable(text).replace("\n", "\\n")
+
+
+def write(text: str) -> None:
+    """Write data on stdout: to the letter, but to a terminal as `printable` has it."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def speak(text: str, stream: TextIO) -> None:
+    """Write a part of a model's answer: to the letter, but no controls to a terminal.
+
+    What turns the direction of text stays: it belongs to some languages.
+    """
+    stream.write(_CONTROLS.sub(_escape, text) if stream.isatty() else text)
+    stream.flush()
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -50,7 +78,7 @@ def print_json(value: object) -> None:
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns, the first as the heading."""
-    rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in rows]
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -98,7 +126,7 @@ class _Plain:
         self._start: tuple[float, int] | None = None
 
     def __call__(self, event: Event) -> None:
-        say(self._line(event), err=True)
+        say(one_line(self._line(event)), err=True)
 
     def _line(self, event: Event) -> str:
         if isinstance(event, StepStarted):
@@ -179,7 +207,7 @@ class _Bar:
     def _print(self, markup: str, text: str) -> None:
         from rich.markup import escape
 
-        self._progress.console.print(markup + escape(printable(text)))
+        self._progress.console.print(markup + escape(one_line(text)))
 
 
 def _part(event: BytesMoved) -> str:

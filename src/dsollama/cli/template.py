@@ -74,6 +74,7 @@ def _render(
     ] = "http://127.0.0.1:8001",
 ) -> None:
     from dsollama.catalog.models import find_model
+    from dsollama.cli.output import write
     from dsollama.verify.render import render
 
     prompt = render(
@@ -86,7 +87,7 @@ def _render(
         host=read_settings().ollama_host,
         url=url,
     )
-    typer.echo(prompt, nl=False)
+    write(prompt)
 
 
 def _read_list(path: str) -> list[dict[str, Any]]:

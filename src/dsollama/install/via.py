@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dsollama.errors import OllamaUnreachableError, StoreNotWritableError
+from dsollama.errors import OllamaSilentError, OllamaUnreachableError, StoreNotWritableError
 from dsollama.install.request import Via
 from dsollama.ollama.address import is_this_machine, server_address
 from dsollama.ollama.server import Server
@@ -95,6 +95,6 @@ def _by_api(reason: str, settings: Settings, staging: Path, address: str) -> Way
 def _answers(address: str) -> bool:
     try:
         Server(address).version()
-    except OllamaUnreachableError:
+    except (OllamaUnreachableError, OllamaSilentError):
         return False
     return True

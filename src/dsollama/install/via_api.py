@@ -14,7 +14,7 @@ is deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from dsollama.install.via_api_names import find_replaced_there, list_models
 from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
 from dsollama.ollama.address import is_this_machine
 from dsollama.ollama.handover import hand_over
+from dsollama.ollama.shapes import Progress
 from dsollama.ollama.upload import Blobs
 from dsollama.store.files import read_small, remove_if_empty, store_failures, write_atomically
 from dsollama.store.ledger import Digest
@@ -261,11 +262,13 @@ def _release(registered: Registered, server: Blobs, listener: Listener) -> None:
     The API deletes only what a model names, and only a draft is named without being copied. So a
     model for a moment has it as its draft; what another model uses stays.
     """
-    if registered.upload == registered.weights or not server.has(registered.upload):
+    if registered.upload == registered.weights:
         return
     name = f"{registered.name.rsplit(':', 1)[0]}:{_RELEASE_TAG}"
     draft = {"draft.gguf": registered.upload}
     try:
+        if not server.has(registered.upload):
+            return
         server.create({"model": name, "from": registered.name, "draft_files": draft}, _ignore)
         server.delete(name)
         left = "it names no drafts" if server.has(registered.upload) else ""
@@ -354,17 +357,17 @@ class _Progress:
         self._listener = listener
         self._said = ""
 
-    def __call__(self, line: Mapping[str, Any]) -> None:
-        done, total = line.get("completed"), line.get("total")
-        if type(done) is int and type(total) is int and 0 <= done <= total:
+    def __call__(self, line: Progress) -> None:
+        done, total = line.completed, line.total
+        if done is not None and total is not None and 0 <= done <= total:
             self._listener(BytesMoved("register", done, total, 0, 1, 1))
-        said = str(line.get("status", ""))[:200]
+        said = line.status[:200]
         if said != self._said:
             self._said = said
             self._listener(Noted(f"Ollama: {said}"))
 
 
-def _ignore(_line: Mapping[str, Any]) -> None:
+def _ignore(_line: Progress) -> None:
     """The caller does not want to know."""
 
 

@@ -14,6 +14,7 @@ from dsollama.errors import InvalidNameError, NotInstalledError
 from dsollama.install.naming import PlannedModel
 from dsollama.install.replacing import Replaced
 from dsollama.ollama.server import Server
+from dsollama.ollama.shapes import Model
 from dsollama.store.names import ModelName, parse_name
 
 
@@ -32,8 +33,7 @@ def list_models(server: Server) -> tuple[Listed, ...]:
     Raises:
         EngineError: it does not answer, or refuses.
     """
-    models = server.ask("GET", "/api/tags").get("models")
-    found = (_listed(each) for each in (models if isinstance(models, list) else []))
+    found = map(_listed, server.models())
     return tuple(each for each in found if each is not None)
 
 
@@ -56,15 +56,11 @@ def find_replaced_there(
     return tuple(each for each in found if each is not None)
 
 
-def _listed(entry: object) -> Listed | None:
-    if not isinstance(entry, dict):
-        return None
+def _listed(entry: Model) -> Listed | None:
     try:
-        name = parse_name(str(entry.get("name")))
+        return Listed(parse_name(entry.name), entry.digest, entry.size)
     except InvalidNameError:
         return None
-    size = entry.get("size")
-    return Listed(name, str(entry.get("digest")), size if type(size) is int else 0)
 
 
 def _replaced(
@@ -81,13 +77,11 @@ def _replaced(
 
 
 def _same_settings(server: Server, model: PlannedModel) -> bool:
-    shown = server.ask("POST", "/api/show", {"model": str(model.name)})
+    shown = server.show(str(model.name))
     wanted = model.modelfile
-    if wanted.template is not None and shown.get("template") != wanted.template:
+    if wanted.template is not None and shown.template != wanted.template:
         return False
-    return (shown.get("system") or "") == wanted.system and _same_numbers(
-        str(shown.get("parameters") or ""), wanted.params
-    )
+    return shown.system == wanted.system and _same_numbers(shown.parameters, wanted.params)
 
 
 def _same_numbers(shown: str, wanted: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from dsollama.errors import UsageError
 
 DEFAULT_PORT = 11434
 _SCHEME_PORTS = {"http": 80, "https": 443}
+_SENDABLE = re.compile(r"[!-~]+")
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what a server listens on
 
 
@@ -29,14 +30,22 @@ def server_address(host: str | None) -> str:
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         port = parts.port or (_SCHEME_PORTS.get(scheme, 0) if found else 0) or DEFAULT_PORT
+        name = parts.hostname or "127.0.0.1"
+        _require_sendable(scheme, name, parts.path)
     except ValueError as error:
         raise UsageError(
             f"OLLAMA_HOST is {_without_password(text)!r}, which is no address.",
             "It is written HOST:PORT or a URL.",
         ) from error
-    name = parts.hostname or "127.0.0.1"
     name = _ANY.get(name, f"[{name}]" if ":" in name else name)
     return urlunsplit((scheme, f"{name}:{port}", parts.path.rstrip("/"), "", ""))
+
+
+def _require_sendable(scheme: str, name: str, path: str) -> None:
+    if scheme not in _SCHEME_PORTS:
+        raise ValueError(scheme)
+    if not _SENDABLE.fullmatch(name.encode("idna").decode() + path):
+        raise ValueError(path)
 
 
 def is_this_machine(address: str) -> bool:

@@ -18,6 +18,10 @@ from dsollama.ollama.server import Server
 
 LOOPBACK = "127.0.0.1"
 _NAMESPACE = "dsollama-handover"
+_PORTS = range(1, 2**16)
+MAX_SWEPT = 100
+"""More names than killed runs leave; a server may list any number."""
+
 _HANDED = re.compile(rf"127\.0\.0\.1:(\d{{1,5}})/{_NAMESPACE}/.*", re.IGNORECASE)
 
 
@@ -74,13 +78,13 @@ def _registry(manifests: tuple[bytes, ...]) -> Iterator[str]:
 
 def _sweep(server: Server) -> None:
     """Delete the names that a killed run left: they would keep the weights for ever."""
-    for name in server.names():
-        left = _HANDED.fullmatch(name)
-        if left and not _listens(int(left[1])):
-            server.delete(name)
+    left = [each for each in map(_HANDED.fullmatch, server.names()) if each]
+    for each in left[:MAX_SWEPT]:
+        if not _listens(int(each[1])):
+            server.delete(each[0])
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((LOOPBACK, port)) == 0
+        return port in _PORTS and probe.connect_ex((LOOPBACK, port)) == 0

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
-
 from dsollama import programs
-from dsollama.errors import ProgramFailedError, ProgramMissingError
+from dsollama.errors import DsollamaError, ProgramFailedError, ProgramMissingError
+from dsollama.ollama.server import Server
+from dsollama.settings import Patience
 
 OLDEST = (0, 30)
 """The first release that runs models by llama-server, for which the templates are made."""
@@ -119,12 +119,11 @@ def free_port() -> int:
 
 def _await_answer(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
-    session = requests.Session()
-    session.trust_env = False  # a proxy does not know this machine's loopback
+    started = Server(address, Patience(server=2.0))
     while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(requests.RequestException):
-            if session.get(f"{address}/api/version", timeout=2).ok:
-                return
+        with contextlib.suppress(DsollamaError):
+            started.any_version()
+            return
         time.sleep(0.05)
     lines = log.read_text(errors="replace").strip().splitlines()
     raise ProgramFailedError(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-import requests
+import msgspec
 
 from dsollama.errors import (
     EngineError,
@@ -16,34 +14,51 @@ from dsollama.errors import (
     NotInstalledError,
     OllamaRefusedError,
     OllamaTooOldError,
-    OllamaUnreachableError,
     StoreError,
 )
-from dsollama.net.sessions import new_session
+from dsollama.ollama.answers import (
+    MAX_LINE_BYTES,
+    Answer,
+    Limits,
+    Peer,
+    asked,
+    question,
+    streamed,
+)
+from dsollama.ollama.shapes import Model, Progress, Refusal, Rendered, Shown, Tags, Version
+from dsollama.settings import Patience, usual_patience
 
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 900.0
-"""How long a server may take for one answer: the first one may have to load the model. For each
-line of a create there is no limit, because it says nothing while it copies 251 GB."""
-
-MAX_LINE_BYTES = 16 * 2**20
-"""Of an answer or a status line; a prompt that is shown may have megabytes."""
+LONGEST_WORK = 6
+"""Times `Patience.work` that a server may take to make a model: a day."""
 
 OLDEST = (0, 30)
+MAX_WORDS = 500
 _NOT_FOUND = 404
 _NO_ROOM = 507
+_NO_JSON = "it is not Ollama's JSON"
 _FROM_BLOB = re.compile(r"^FROM .*[/\\]sha256-([0-9a-f]{64})\s*$", re.MULTILINE)
 
-Status = Callable[[Mapping[str, Any]], None]
+Status = Callable[[Progress], None]
+T = TypeVar("T")
 
 
 class Server:
     """The server at an address."""
 
-    def __init__(self, address: str) -> None:
-        """Ask nothing yet; `address` is from `server_address`, which has no password in it."""
-        self.address = address
-        self.session = new_session(proxied=False)  # as in ollama.names
+    def __init__(self, address: str, patience: Patience | None = None) -> None:
+        """Ask nothing yet.
+
+        Args:
+            address: from `server_address`, which has no password in it.
+            patience: how long the server is waited for; None for what the environment says.
+        """
+        self.peer = Peer(address)
+        self.patience = patience or usual_patience()
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        return self.peer.address
 
     def version(self) -> str:
         """Return the server's version.
@@ -52,8 +67,8 @@ class Server:
             OllamaTooOldError: it is older than 0.30.
             EngineError: it does not answer, or is no Ollama.
         """
-        found = self.ask("GET", "/api/version").get("version", "")
-        numbers = re.match(r"(\d+)\.(\d+)", str(found))
+        found = self.any_version()
+        numbers = re.match(r"(\d{1,9})\.(\d{1,9})", found)
         if not numbers:
             raise OllamaRefusedError(
                 f"What answers at {self.address} does not say which Ollama it is.",
@@ -61,67 +76,68 @@ class Server:
             )
         # 0.0.0 is one that somebody built without saying its version.
         if (0, 0) < tuple(map(int, numbers.groups())) < OLDEST:
-            raise OllamaTooOldError(f"The Ollama at {self.address} is {found}.")
-        return str(found)
+            raise OllamaTooOldError(f"The Ollama at {self.address} is {found[:100]}.")
+        return found
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the JSON that the server answers.
+    def any_version(self) -> str:
+        """Return the server's version, whatever it is.
+
+        Raises:
+            EngineError: it does not answer, or is no Ollama.
+        """
+        return self.ask("GET", "/api/version", Version).version
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        shape: type[T],
+        body: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+    ) -> T:
+        """Return the JSON that the server answers, in the shape that it must have.
+
+        Args:
+            method: of HTTP.
+            path: below the address.
+            shape: a Struct of `ollama.shapes`.
+            body: as JSON.
+            seconds: for the whole answer; None for those of a short one.
 
         Raises:
             NotInstalledError: it has no such model.
             EngineError: it does not answer, or refuses.
         """
-        with self.failures():
-            answer = self.session.request(
-                method,
-                self.address + path,
-                json=body,
-                timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
-                stream=True,
-            )
-            found = next(self.lines(answer), {})
-        if answer.status_code == _NOT_FOUND:
+        answer = self._asked(method, path, body, seconds)
+        return self._shaped(answer.body, shape)
+
+    def _asked(
+        self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None
+    ) -> Answer:
+        limits = Limits(self.patience.server if seconds is None else seconds)
+        answer = asked(self.peer, question(method, path, body), limits)
+        if answer.ok:
+            return answer
+        words = self.words(answer.body)
+        if answer.status == _NOT_FOUND:
             raise NotInstalledError(
                 f"The Ollama at {self.address} has no such model.", "`ollama list` shows its names."
             )
-        if not answer.ok:
-            raise self.refused(answer.status_code, str(found.get("error", "")))
-        return found
+        raise self.refused(answer.status, words)
 
-    def lines(self, answer: requests.Response) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects of an answer, a line each, as they arrive; none is without bound.
+    def _shaped(self, data: bytes, shape: type[T]) -> T:
+        try:
+            return msgspec.json.decode(data, type=shape)
+        except (ValueError, RecursionError) as error:
+            raise self.peer.no_server(_NO_JSON) from error
+
+    def words(self, body: bytes) -> str:
+        """Return what a refusal says, empty where it says nothing.
 
         Raises:
-            EngineError: it is no such answer.
+            OllamaRefusedError: it is not Ollama's.
         """
-        left = b""
-        for chunk in answer.iter_content(None):
-            *lines, left = (left + chunk).split(b"\n")
-            yield from (self._object(answer, line) for line in lines if line.strip())
-            if len(left) > MAX_LINE_BYTES:
-                raise self.refused(answer.status_code, "an answer without an end")
-        if left.strip():
-            yield self._object(answer, left)
-
-    def _object(self, answer: requests.Response, line: bytes) -> dict[str, Any]:
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise self.refused(answer.status_code, "what it says is not Ollama's JSON")
-        return found
-
-    @contextmanager
-    def failures(self) -> Iterator[None]:
-        """Turn what breaks the connection inside the block into OllamaUnreachableError."""
-        try:
-            yield
-        except (requests.RequestException, OSError) as error:
-            raise OllamaUnreachableError(
-                f"No Ollama answers at {self.address}.",
-                "Start it with `ollama serve`, or set OLLAMA_HOST to where it runs.",
-            ) from error
+        return self._shaped(body, Refusal).error if body.strip() else ""
 
     def refused(self, status: int, words: str) -> EngineError | StoreError:
         """Return the error for an answer that says no, in these `words`."""
@@ -130,23 +146,25 @@ class Server:
                 f"The disk of the Ollama at {self.address} is full.",
                 "Free some space there; the merged file is kept, and the same command goes on.",
             )
-        said = words[:500] or f"HTTP {status}"
+        said = words[:MAX_WORDS] or f"HTTP {status}"
         return OllamaRefusedError(f"The Ollama at {self.address} says: {said}", "Its log has more.")
 
     def render(self, body: Mapping[str, Any]) -> str:
         """Return the prompt that an /api/chat request would be answered for; generates nothing.
 
+        The first one may load the model.
+
         Raises:
             NotInstalledError: it has no such model.
             EngineError: it does not answer, refuses, or is too old to show prompts.
         """
-        asked = {**body, "stream": False, "_debug_render_only": True}
-        shown = self.ask("POST", "/api/chat", asked).get("_debug_info")
-        if not isinstance(shown, dict) or "rendered_template" not in shown:
+        wanted = {**body, "stream": False, "_debug_render_only": True}
+        shown = self.ask("POST", "/api/chat", Rendered, wanted, self.patience.work).prompt
+        if shown is None:
             raise OllamaTooOldError(
                 f"The Ollama at {self.address} is too old: it shows no prompts that it renders."
             )
-        return str(shown["rendered_template"])
+        return shown.rendered_template
 
     def create(self, body: Mapping[str, Any], status: Status) -> None:
         """Make a model; `status` hears every line of the server's progress.
@@ -171,7 +189,17 @@ class Server:
         Raises:
             EngineError: the server does not answer, or refuses.
         """
-        self.ask("POST", "/api/copy", {"source": source, "destination": name})
+        body = {"source": source, "destination": name}
+        self._asked("POST", "/api/copy", body, self.patience.receiver)
+
+    def models(self) -> tuple[Model, ...]:
+        """Return the server's models; those are left out whose name no model can have.
+
+        Raises:
+            EngineError: it does not answer, or refuses.
+        """
+        found = self.ask("GET", "/api/tags", Tags).models or ()
+        return tuple(each for each in found if each.name.isprintable())
 
     def names(self) -> list[str]:
         """Return the names of the server's models.
@@ -179,24 +207,30 @@ class Server:
         Raises:
             EngineError: it does not answer, or refuses.
         """
-        models = self.ask("GET", "/api/tags").get("models")
-        return [str(each.get("name")) for each in models or [] if isinstance(each, dict)]
+        return [each.name for each in self.models()]
 
     def _follow(self, path: str, body: Mapping[str, Any], status: Status) -> None:
-        with self.failures():
-            answer = self.session.post(
-                self.address + path,
-                json=body,
-                stream=True,
-                timeout=(CONNECT_SECONDS, None),
-            )
-            last: Mapping[str, Any] = {}
-            for last in self.lines(answer):
-                if "error" in last:
-                    raise self.refused(answer.status_code, str(last["error"]))
+        limits = Limits(
+            self.patience.work, MAX_LINE_BYTES, all_seconds=LONGEST_WORK * self.patience.work
+        )
+        last = Progress()
+        with streamed(self.peer, question("POST", path, body), limits) as answer:
+            for line in answer.lines():
+                last = self._shaped(line, Progress)
+                if last.error:
+                    raise self.refused(answer.status, last.error)
                 status(last)
-        if last.get("status") != "success":
-            raise self.refused(answer.status_code, "it stopped without a word")
+        if last.status != "success":
+            raise self.refused(answer.status, "it stopped without a word")
+
+    def show(self, name: str) -> Shown:
+        """Return what the server tells of a model.
+
+        Raises:
+            NotInstalledError: it has no such model.
+            EngineError: it does not answer, or refuses.
+        """
+        return self.ask("POST", "/api/show", Shown, {"model": name})
 
     def weights(self, name: str) -> str | None:
         """Return `sha256:HEX` of a model's weights; None where the server has no such model.
@@ -205,10 +239,10 @@ class Server:
             EngineError: it does not answer, or refuses.
         """
         try:
-            shown = self.ask("POST", "/api/show", {"model": name})
+            shown = self.show(name)
         except NotInstalledError:
             return None
-        found = _FROM_BLOB.search(str(shown.get("modelfile", "")))
+        found = _FROM_BLOB.search(shown.modelfile)
         return f"sha256:{found[1]}" if found else None
 
     def delete(self, name: str) -> None:
@@ -217,4 +251,4 @@ class Server:
         Raises:
             EngineError: the server does not answer, or refuses.
         """
-        self.ask("DELETE", "/api/delete", {"model": name})
+        self._asked("DELETE", "/api/delete", {"model": name}, self.patience.receiver)

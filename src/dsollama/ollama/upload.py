@@ -1,18 +1,22 @@
 """Files into an Ollama over its API: its blobs.
 
-The API has no partial upload: one that breaks begins again. It is asked first whether it has the
-blob, so what arrived whole is never sent twice.
+The API has no partial upload: one that breaks begins again. So a server that takes nothing for a
+while is waited for. It is asked first whether it has the blob: what arrived whole is never sent
+twice.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dsollama.errors import OllamaUnreachableError, StoreError
 from dsollama.events import BytesMoved, Listener, Noted
-from dsollama.ollama.server import ANSWER_SECONDS, CONNECT_SECONDS, Server
+from dsollama.ollama.answers import Body, Limits, Question, asked
+from dsollama.ollama.server import Server
+from dsollama.settings import Patience
+from dsollama.units import format_duration
 
 BLOCK_BYTES = 2**20
 ATTEMPTS = 5
@@ -20,20 +24,27 @@ PAUSE_SECONDS = 1.0
 """Before the second attempt; doubled before each further one."""
 
 REPORT_SECONDS = 0.2
+FIRST_NOTE_SECONDS = 5.0
+"""So long a server takes nothing before that is said; again after each further minute."""
+
+NOTE_SECONDS = 60.0
 _NOT_FOUND = 404
 
 
 class Blobs(Server):
     """The server at an address, which takes files."""
 
-    def __init__(self, address: str, pause: float = PAUSE_SECONDS) -> None:
+    def __init__(
+        self, address: str, pause: float = PAUSE_SECONDS, patience: Patience | None = None
+    ) -> None:
         """Ask nothing yet.
 
         Args:
             address: from `server_address`, which has no password in it.
             pause: seconds before a second attempt.
+            patience: as for `Server`.
         """
-        super().__init__(address)
+        super().__init__(address, patience)
         self._pause = pause
 
     def has(self, digest: str) -> bool:
@@ -42,14 +53,12 @@ class Blobs(Server):
         Raises:
             EngineError: it does not answer, or refuses.
         """
-        with self.failures():
-            answer = self.session.head(
-                f"{self.address}/api/blobs/{digest}", timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
-            )
-        if answer.status_code == _NOT_FOUND:
+        wanted = Question("HEAD", f"/api/blobs/{digest}")
+        answer = asked(self.peer, wanted, Limits(self.patience.server))
+        if answer.status == _NOT_FOUND:
             return False
         if not answer.ok:
-            raise self.refused(answer.status_code, "")
+            raise self.refused(answer.status, "")
         return True
 
     def upload(self, digest: str, file: Path, listener: Listener) -> int:
@@ -62,7 +71,7 @@ class Blobs(Server):
 
         Raises:
             NotEnoughDiskError: the server says that its disk is full.
-            EngineError: it refuses, or the upload broke ATTEMPTS times.
+            EngineError: it refuses, takes nothing for too long, or the upload broke ATTEMPTS times.
             StoreError: the file cannot be read.
         """
         sent = 0
@@ -70,7 +79,7 @@ class Blobs(Server):
             body = _Body(file, listener)
             try:
                 if not self.has(digest):
-                    self._send(digest, body)
+                    self._send(digest, body, _Waiting(listener, self.patience.receiver))
                 return sent + body.sent
             except OllamaUnreachableError as error:
                 sent += body.sent
@@ -99,17 +108,36 @@ class Blobs(Server):
         if not self.has(digest):
             self._send(digest, data)
 
-    def _send(self, digest: str, body: _Body | bytes) -> None:
-        with self.failures():
-            answer = self.session.post(
-                f"{self.address}/api/blobs/{digest}",
-                data=body,
-                timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
-                stream=True,
-            )
-            words = next(self.lines(answer), {}).get("error", "")
+    def _send(
+        self,
+        digest: str,
+        body: Body | bytes,
+        waits: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        long = self.patience.receiver
+        wanted = Question("POST", f"/api/blobs/{digest}", body, patience=long, waits=waits)
+        answer = asked(self.peer, wanted, Limits(long))
         if not answer.ok:
-            raise self.refused(answer.status_code, str(words))
+            raise self.refused(answer.status, self.words(answer.body))
+
+
+class _Waiting:
+    """Says that the server takes nothing, and that it goes on."""
+
+    def __init__(self, listener: Listener, most: float) -> None:
+        self._listener = listener
+        self._most = most
+        self._next = FIRST_NOTE_SECONDS
+
+    def __call__(self, seconds: float) -> None:
+        if seconds >= self._next:
+            self._next = seconds + NOTE_SECONDS
+            waited, most = format_duration(seconds), format_duration(self._most)
+            said = f"The server has taken nothing for {waited}; the upload waits up to {most}."
+            self._listener(Noted(said))
+        elif not seconds and self._next != FIRST_NOTE_SECONDS:
+            self._next = FIRST_NOTE_SECONDS
+            self._listener(Noted("The upload goes on."))
 
 
 class _Body:

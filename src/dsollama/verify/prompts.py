@@ -13,6 +13,7 @@ from dsollama.modelfile.text import Instruction, parse_modelfile
 from dsollama.modelfile.variants import VARIANTS, Variant, go_template
 from dsollama.ollama.address import server_address
 from dsollama.ollama.server import Server
+from dsollama.ollama.shapes import Shown
 from dsollama.resources import read_data
 
 
@@ -88,8 +89,8 @@ def verify_prompts(name: str, host: str | None, model_key: str | None) -> Report
     thinking = name.endswith(VARIANTS["thinking"].tag_suffix)
     variant = VARIANTS[model.variants[1 if thinking and len(model.variants) > 1 else 0]]
     server = Server(server_address(host))
-    version = str(server.ask("GET", "/api/version").get("version", "unknown"))
-    shown = server.ask("POST", "/api/show", {"model": name})
+    version = server.any_version() or "unknown"
+    shown = server.show(name)
     checks = tuple(_checks(server, name, model, variant))
     reason, advice = _diagnose(checks, shown, go_template(model.format, variant), name)
     return Report(name, model.key, variant.name, version, checks, reason, advice)
@@ -139,9 +140,7 @@ def _render(server: Server, body: Mapping[str, Any]) -> str:
         return str(error)
 
 
-def _diagnose(
-    checks: tuple[Check, ...], shown: Mapping[str, Any], template: str, name: str
-) -> tuple[str, str]:
+def _diagnose(checks: tuple[Check, ...], shown: Shown, template: str, name: str) -> tuple[str, str]:
     """Return why prompts differ and what to do; two empty texts where none does."""
     wrong = [check for check in checks if not check.same]
     report = "Tell dsollama's issue tracker the server's version, with this command's --json."
@@ -153,7 +152,7 @@ def _diagnose(
         return reason, (
             "Install it again with `dsollama install`: the weights are there, nothing is moved."
         )
-    if shown.get("template") != template:
+    if shown.template != template:
         reason = f"Ollama takes the GGUF's own Jinja and not the model's template ({count})."
         return reason, f"Set OLLAMA_GO_TEMPLATE=1 for `ollama serve`. {report}"
     if all(_but_for_the_mark(check) for check in wrong):
@@ -163,10 +162,10 @@ def _diagnose(
     return f"{count} in their text.", report
 
 
-def _own_template(shown: Mapping[str, Any]) -> str | None:
+def _own_template(shown: Shown) -> str | None:
     """Return the model's own TEMPLATE; /api/show's `template` is the one that Ollama uses."""
     try:
-        entries = parse_modelfile(str(shown.get("modelfile", "")))
+        entries = parse_modelfile(shown.modelfile)
     except MalformedModelfileError:
         return None
     found = [e.value for e in entries if isinstance(e, Instruction) and e.name == "TEMPLATE"]

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import requests
+import msgspec
 
 from dsollama.catalog.models import CatalogModel
-from dsollama.errors import OllamaRefusedError, OllamaUnreachableError, UsageError
+from dsollama.errors import OllamaRefusedError, UsageError
 from dsollama.modelfile.jinja import render_jinja
 from dsollama.ollama.address import server_address
+from dsollama.ollama.answers import Limits, Peer, asked, question
 from dsollama.ollama.server import Server
+from dsollama.ollama.shapes import Applied
+from dsollama.settings import usual_patience
 from dsollama.verify.engines import Engine
-
-SERVER_SECONDS = 30.0
 
 
 def render(
@@ -72,15 +73,25 @@ def _on_llama_server(
         body["tools"] = list(tools)
     if think is not None:
         body["chat_template_kwargs"] = {"enable_thinking": think}
+    peer = Peer(
+        _require_url(url),
+        "llama-server",
+        "--url",
+        "Start it with --jinja, and say where with --url.",
+    )
+    limits = Limits(usual_patience().server)
+    answer = asked(peer, question("POST", "/apply-template", body), limits)
     try:
-        answer = requests.post(
-            f"{url.rstrip('/')}/apply-template", json=body, timeout=SERVER_SECONDS
-        )
-        found = answer.json()
-    except (requests.RequestException, ValueError) as error:
-        raise OllamaUnreachableError(
-            f"No llama-server answers at {url}.", "Start it with --jinja, and say where with --url."
-        ) from error
-    if not answer.ok or "prompt" not in found:
-        raise OllamaRefusedError(f"The llama-server at {url} refuses: {str(found)[:200]}")
-    return str(found["prompt"])
+        if answer.ok:
+            return msgspec.json.decode(answer.body, type=Applied).prompt
+    except (ValueError, RecursionError) as error:
+        raise peer.no_server("it is no prompt") from error
+    said = answer.body[:200].decode(errors="replace") or f"HTTP {answer.status}"
+    raise OllamaRefusedError(f"The llama-server at {url} refuses: {said}")
+
+
+def _require_url(url: str) -> str:
+    try:
+        return server_address(url)
+    except UsageError as error:
+        raise UsageError(f"--url is {url!r}, which is no address.", error.hint) from error
