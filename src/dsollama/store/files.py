@@ -13,7 +13,14 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from dsollama.errors import NotEnoughDiskError, StoreNotWritableError
-from dsollama.store.ownership import FILE_MODE, FOLDER_MODE, LOCK_MODE, hand_over, made_mode
+from dsollama.store.ownership import (
+    FILE_MODE,
+    FOLDER_MODE,
+    LOCK_MODE,
+    hand_over,
+    is_shared,
+    made_mode,
+)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -145,8 +152,8 @@ def place(source: Path, target: Path) -> None:
     with store_failures(target):
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fchmod(handle, FILE_MODE)  # Ollama's service must read what another user installed
-            hand_over(handle, target.parent)
+            # Ollama's service must read what another user installed, whatever his umask.
+            hand_over(handle, target.parent, FILE_MODE)
         finally:
             os.close(handle)
         source.replace(target)
@@ -197,7 +204,7 @@ def _not_regular(path: Path) -> OSError:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(mode=FOLDER_MODE)
+        _mkdir(folder)
     except FileExistsError:
         if not folder.is_dir():
             raise
@@ -211,6 +218,22 @@ def _make_folder(folder: Path) -> None:
         hand_over(handle, folder.parent)
     finally:
         os.close(handle)
+
+
+def _mkdir(folder: Path) -> None:
+    """Make a folder; one that a group shares gets its mode at once.
+
+    A chmod(2) by an owner who is not in the group would take away the set-group-id bit.
+    """
+    above = folder.parent.stat()
+    if not is_shared(above):
+        folder.mkdir(mode=FOLDER_MODE)
+        return
+    before = os.umask(0)
+    try:
+        folder.mkdir(mode=made_mode(above, FOLDER_MODE))
+    finally:
+        os.umask(before)
 
 
 def _open_to_write(path: Path) -> BinaryIO:

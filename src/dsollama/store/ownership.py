@@ -76,6 +76,8 @@ class Facts:
         me: who we are.
         service: the user that Ollama's service runs as, where there is one.
         names: (users, groups) by id, as far as the system knows them.
+        owner: `USER:GROUP` as whom root acts here; empty where the caller is not root, or acts as
+            root.
     """
 
     store: Path
@@ -85,6 +87,7 @@ class Facts:
     me: User
     service: User | None
     names: tuple[Mapping[int, str], Mapping[int, str]]
+    owner: str = ""
 
 
 def hand_over(handle: int, folder: Path, mode: int | None = None) -> None:
@@ -172,6 +175,7 @@ def look(store: Path, writable: Sequence[Path]) -> Facts:
         me=User(_user_name(me.uid), me.uid, frozenset({me.gid, *me.groups})),
         service=_service_user(owner),
         names=_names((*chain, *([refused] if refused else []))),
+        owner=f"{me.name}:{_group_name(me.gid)}" if os.geteuid() == 0 != me.uid else "",
     )
 
 
@@ -202,11 +206,13 @@ def diagnose(facts: Facts, command: str) -> tuple[str, str] | None:
         )
     if not permits(at, facts.me, _ENTER):
         start = f"{why} cannot be entered"
+    who = "as whom root works there" if facts.owner else f"uid {facts.me.uid}"
     sentence = (
-        f"{start} by {facts.me.name} (uid {facts.me.uid}): it belongs to {owner}:{group}, "
-        f"mode {at.mode:04o}."
+        f"{start} by {facts.me.name} ({who}): it belongs to {owner}:{group}, mode {at.mode:04o}."
     )
-    return sentence, "\n".join(_ways_out(facts, at, group, command))
+    if facts.owner:
+        return sentence, _way_of_root(facts, at)
+    return sentence, "\n".join(_ways_out(facts, at, command))
 
 
 def service_notes(facts: Facts) -> tuple[str, ...]:
@@ -269,15 +275,52 @@ def sudo_command(argv: Sequence[str], store: Path) -> str:
     return shlex.join(["sudo", *keep, *words, *arguments])
 
 
-def _ways_out(facts: Facts, at: Folder, group: str, command: str) -> Iterator[str]:
+def _way_of_root(facts: Facts, at: Folder) -> str:
+    """What root does where the store's owner, as whom it acts, may not write."""
+    if at.uid == facts.me.uid:
+        return f"Let its owner write there: `sudo chmod u+rwx {_quoted(at.path)}`, then the same."
+    if facts.store in at.path.parents:
+        return (
+            "What an earlier run as root has made there must be the owner's: "
+            f"`sudo chown -R {facts.owner} {_quoted(at.path)}`, then the same command."
+        )
+    if at.path == facts.store:
+        return (
+            f"{facts.me.name} owns a link or a folder on the way to it, and so decides where it "
+            f"leads. Name it by a way of root's: `--store {_quoted(at.path.resolve())}`."
+        )
+    return (
+        f"Let him enter: `sudo chmod o+x {_quoted(at.path)}`, or take a store elsewhere with "
+        "--store / OLLAMA_MODELS."
+    )
+
+
+def _way_of_group(facts: Facts, top: Folder) -> Iterator[str]:
+    """How a group shares a store that it may write: all of its folders, or it is of no use."""
+    group = _owner(facts, top)[1]
+    join = f"sudo usermod -aG {group} {facts.me.name}"
+    folders = f"sudo find {_quoted(top.path)} -type d"  # files may be other users' second names
+    open_all = f"{folders} -exec chgrp {group} {{}} + -exec chmod g+rwxs {{}} +"
+    if top.gid in facts.me.gids:
+        yield f"Open all of its folders to the group {group}: `{open_all}`, then the same command."
+    else:
+        yield (
+            f"Its group may write: `{join}`, and for its folders `{open_all}`; log in again, then "
+            "the same command."
+        )
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _ways_out(facts: Facts, at: Folder, command: str) -> Iterator[str]:
     # Whose the store behind a closed folder is cannot be seen.
     whose = f"{_owner(facts, at)[0]}'s" if permits(at, facts.me, _ENTER) else "its owner's"
     yield f"As root it goes, and what is made there will be {whose}: {command}"
-    if at.mode >> 3 & (_WRITE | _ENTER) == _WRITE | _ENTER and at.gid not in facts.me.gids:
-        yield (
-            f"Its group may write: `sudo usermod -aG {group} {facts.me.name}`, log in again, then "
-            "the same command."
-        )
+    top = facts.chain[-1]
+    if top.path == facts.store and top.mode >> 3 & (_WRITE | _ENTER) == _WRITE | _ENTER:
+        yield from _way_of_group(facts, top)
     yield "Or give --store / OLLAMA_MODELS a folder of your own, and run `ollama serve` on it."
 
 
@@ -346,10 +389,13 @@ def _user_name(uid: int) -> str:
         return str(uid)
 
 
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
 def _names(folders: Sequence[Folder]) -> tuple[dict[int, str], dict[int, str]]:
     users = {each.uid: _user_name(each.uid) for each in folders}
-    groups = {}
-    for each in folders:
-        with suppress(KeyError):
-            groups[each.gid] = grp.getgrgid(each.gid).gr_name
-    return users, groups
+    return users, {each.gid: _group_name(each.gid) for each in folders}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from dsollama.errors import InvalidNameError, StoreNotWritableError
@@ -23,15 +25,18 @@ def require_place(store: Store, name: ModelName, hint: str) -> None:
 
     Raises:
         InvalidNameError: a part of the name, or its path, is longer than the file system takes.
-        StoreNotWritableError: a file is where a folder must be, or a folder where a file must be.
+        StoreNotWritableError: a file is where a folder must be, or a folder where a file must be;
+            or a folder is not writable.
     """
-    for path in (store.manifest_path(name), store.modelfile_path(name)):
+    paths = (store.manifest_path(name), store.modelfile_path(name))
+    for path in paths:
         _require_short(path, name, hint)
         found = _obstacle(path)
         if found is not None:
             raise StoreNotWritableError(
                 f"The model {name} cannot be written: {printable(found)} is in its way.", hint
             )
+    store.require_writable(*(each for path in paths for each in _last_folder(store, path)))
 
 
 def _require_short(path: Path, name: ModelName, hint: str) -> None:
@@ -46,6 +51,12 @@ def _require_short(path: Path, name: ModelName, hint: str) -> None:
                     f"The store's file system has no room for a name as long as {str(name)!r}.",
                     hint,
                 ) from error
+
+
+def _last_folder(store: Store, path: Path) -> Iterator[Path]:
+    """Yield the folder of the store in which something has to be made for `path`, if any is."""
+    folders = (each for each in path.parents if store.root in each.parents)
+    yield from islice(filter(_is_folder, folders), 1)
 
 
 def _is_folder(path: Path) -> bool:

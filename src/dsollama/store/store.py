@@ -48,6 +48,9 @@ large."""
 MAX_SIZE = 2**63 - 1
 """Largest size of a layer, in bytes; Go has it as an int64."""
 
+OWN_FOLDERS = ("tmp", "ledger", "staging", "modelfiles", "removing")
+"""What dsollama keeps in its folder in the store."""
+
 LOCK_SECONDS = 60.0
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -174,17 +177,22 @@ class Store:
             usage = shutil.disk_usage(_nearest(self.root))
             return usage.free if usage.total else MAX_SIZE
 
-    def require_writable(self) -> None:
-        """Raise StoreNotWritableError unless a folder can be made in the store; makes none."""
-        facts = self.facts()
+    def require_writable(self, *folders: Path) -> None:
+        """Raise StoreNotWritableError unless a folder can be made in the store; makes none.
+
+        Args:
+            folders: of the store, which must be writable, too.
+        """
+        facts = self.facts(*folders)
         found = diagnose(facts, sudo_command(sys.argv, self.root))
         if found is not None:
             raise StoreNotWritableError(*found)
 
-    def facts(self) -> Facts:
-        """What there is to know of whose the store is."""
-        folders = [self.root / name for name in ("blobs", "manifests", ".dsollama")]
-        return look(self.root, folders)
+    def facts(self, *folders: Path) -> Facts:
+        """What there is to know of whose the store is, and more `folders` of it."""
+        usual = [self.root / name for name in ("blobs", "manifests", ".dsollama")]
+        usual += [self.own / name for name in OWN_FOLDERS]
+        return look(self.root, [*usual, *folders])
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Whether the blob is there with its size; its bytes are not read."""
