@@ -5,11 +5,13 @@ Real servers do none of this; `rogue` is a real one on loopback that does it byt
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ import pytest
 
 from dsollama.errors import EngineError, OllamaRefusedError, OllamaSilentError
 from dsollama.events import Event, Noted
+from dsollama.ollama import wire
 from dsollama.ollama.answers import Limits, Peer, Question, asked
 from dsollama.ollama.server import Server
 from dsollama.ollama.upload import Blobs
@@ -28,8 +31,9 @@ from dsollama.settings import Patience
 from peak import Measured, measured
 from rogue import Answer, Rogue, Visit, answers, answers_json, by_path, head, rogue, sends
 
-from conftest import read_terminal
+from conftest import ROOT, read_terminal
 
+SOURCES = ROOT / "src" / "dsollama"
 MAX_BYTES = 256 * 2**20
 GUARD_SECONDS = 100.0
 QUICK = {"DSOLLAMA_ANSWER_TIMEOUT": "3", "DSOLLAMA_WORK_TIMEOUT": "3"}
@@ -343,3 +347,62 @@ def test_progress_of_a_server_is_one_safe_line() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stderr == f"Ollama: {SAFE}\n"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("way", ["argument", "stdin", "system"])
+def test_a_prompt_that_is_no_text_is_told(way: str, locale: str) -> None:
+    arguments: dict[str, list[bytes]] = {
+        "argument": [b"a\xffb"], "stdin": [], "system": [b"Hello", b"--system", b"a\xffb"]
+    }  # fmt: skip
+    with rogue(by_path({"/api/tags": TAGS}, answers_json({}))) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "dsollama", "chat", MODEL, *arguments[way]],
+            env=os.environ | {"OLLAMA_HOST": server.host, "LC_ALL": locale},
+            input=b"a\xffb", capture_output=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert "/api/chat" not in server.paths()
+    assert done.returncode == 2
+    assert b"Error: The prompt is not text in UTF-8." in done.stderr
+
+
+def test_one_place_asks_servers() -> None:
+    """Whoever sends by another client has other bounds, proxies and redirects."""
+    clients = {"requests", "urllib3", "urllib.request", "httpx", "httpx2", "http.client", "socket"}
+    own = {"ollama/answers.py", "ollama/wire.py", "ollama/client.py"}
+    local = {"ollama/address.py", "ollama/handover.py", "ollama/private.py"}  # no HTTP to a server
+    found = set()
+    for room in ("ollama", "chat", "verify", "install", "cli"):
+        for path in (SOURCES / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                if clients & set(names):
+                    found.add(str(path.relative_to(SOURCES)))
+    assert found == own | local
+
+
+def test_a_stopped_program_does_not_use_up_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a stop (Ctrl-Z, a laptop that sleeps) a slice is counted: what has come is read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bounded = wire.BoundedSocket(ours, [wire.Allowance(60, 100)], 60, lambda _seconds: None)
+        clock = iter(range(0, 10**6, 3600))
+        monkeypatch.setattr(wire.time, "monotonic", lambda: next(clock))
+        for _ in range(20):
+            theirs.sendall(b"here")
+            assert bounded.receive(memoryview(bytearray(4))) == 4
+            bounded.sendall(b"there")
+            assert theirs.recv(5) == b"there"
+
+
+def test_an_allowance_is_for_bytes_and_seconds() -> None:
+    whole = wire.Allowance(60, 10)
+    whole.charge(59, 10)
+    with pytest.raises(wire.TooLargeError):
+        whole.charge(0, 1)
+    whole.renew()
+    whole.charge(59, 10)
+    with pytest.raises(wire.SilentError):
+        whole.charge(1, 0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsollama import settings
-from dsollama.settings import Settings
+from dsollama.settings import Patience, Settings
 
 
 def read(**environ: str) -> Settings:
@@ -121,3 +121,20 @@ def test_no_number_of_connections_breaks_the_settings(value: str) -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         read().offline = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("raw", "server", "work"),
+    [
+        ("", 60.0, 14_400.0),
+        ("7.5", 7.5, 7.5),
+        ("0", 60.0, 14_400.0),
+        ("-1", 60.0, 14_400.0),
+        ("nan", 60.0, 14_400.0),
+        ("many", 60.0, 14_400.0),
+        ("1e9", 3600.0, 604_800.0),
+    ],
+)
+def test_how_long_a_server_is_waited_for(raw: str, server: float, work: float) -> None:
+    found = Patience.from_environ({"DSOLLAMA_ANSWER_TIMEOUT": raw, "DSOLLAMA_WORK_TIMEOUT": raw})
+    assert (found.server, found.work, found.receiver) == (server, work, 15 * server)

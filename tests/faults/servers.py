@@ -104,7 +104,7 @@ def no_http(scene: Scene) -> Iterator[None]:
 
 @case(SERVERS, "HTTP 500", says=NOTE)
 def failing_server(scene: Scene) -> Iterator[None]:
-    yield from _meet(scene, answers_json({"error": "\x1b[2Jout of luck"}, "500 Bad"))
+    yield from _meet(scene, answers_json({"error": "\x1b[2J\nError: out of luck"}, "500 Bad"))
 
 
 @case(SERVERS, "an Ollama with another store", says="it uses another store")

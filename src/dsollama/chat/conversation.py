@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dsollama.chat.choose import Choice, choose_name
 from dsollama.chat.marks import disarm
-from dsollama.errors import OllamaRefusedError
+from dsollama.errors import OllamaRefusedError, UsageError
 from dsollama.ollama.address import server_address
 from dsollama.ollama.client import connect, ollama_failures
 from dsollama.ollama.server import Server
@@ -44,8 +44,10 @@ class Conversation:
         Control marks in the prompt are disarmed: pasted text cannot forge a turn.
 
         Raises:
+            UsageError: the prompt is no text.
             EngineError: Ollama does not answer, or refuses.
         """
+        require_text(prompt)
         question = {"role": "user", "content": disarm(prompt)}
         answer: list[str] = []
         size = 0
@@ -71,13 +73,29 @@ class Conversation:
         self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
 
 
+def require_text(typed: str | bytes) -> str:
+    """Return what was typed or piped as text.
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
+    try:
+        return typed.decode() if isinstance(typed, bytes) else typed.encode().decode()
+    except UnicodeError as error:
+        raise UsageError(
+            "The prompt is not text in UTF-8.",
+            "Save or convert it as UTF-8 (`iconv -t UTF-8`), and let LANG name a UTF-8 locale.",
+        ) from error
+
+
 def start(model: str, host: str | None, *, think: bool | None, system: str = "") -> Conversation:
     """Begin a conversation with the name that `model` and `think` mean.
 
     Raises:
         EngineError: Ollama does not answer.
-        UsageError: it has no such model.
+        UsageError: it has no such model, or the system prompt is no text.
     """
+    require_text(system)
     names = Server(server_address(host)).names()
     opening = [{"role": "system", "content": system}] if system else []
     return Conversation(choose_name(model, names, think), host, opening)

@@ -41,12 +41,12 @@ def _chat(
         str, typer.Option("--system", help="A system prompt for this conversation.")
     ] = "",
 ) -> None:
+    from dsollama.chat.conversation import require_text, start
+
     if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read().strip()
+        prompt = require_text(sys.stdin.buffer.read()).strip()
     if prompt is not None and not prompt:
         raise typer.BadParameter("the prompt is empty")
-
-    from dsollama.chat.conversation import start
 
     settings = read_settings()
     printer = _Printer(dim=sys.stderr.isatty() and not settings.no_color)
@@ -67,6 +67,9 @@ def _converse(conversation: Conversation, printer: _Printer) -> None:
         except EOFError:
             typer.echo(err=True)
             return
+        except UnicodeDecodeError:
+            hint("That line is not text in UTF-8; it was not sent.")
+            continue
         if prompt in {"/bye", "/exit", "/quit"}:
             return
         if prompt:

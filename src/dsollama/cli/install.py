@@ -281,7 +281,7 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
 
 
 def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:
-    from dsollama.cli.output import hint
+    from dsollama.cli.output import hint, one_line
     from dsollama.errors import DsollamaError
     from dsollama.ollama.names import listed_names
     from dsollama.store.names import parse_name
@@ -289,7 +289,8 @@ def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:
     try:
         names = listed_names(host)
     except DsollamaError as error:  # the model is installed, whatever a server does
-        hint(f"Note: the Ollama that is running cannot be asked whether it lists it: {error}")
+        why = one_line(str(error))
+        hint(f"Note: the Ollama that is running cannot be asked whether it lists it: {why}")
         return
     if names is not None and parse_name(name).listed not in names:
         hint(
