@@ -37,11 +37,19 @@ class BytesMoved:
 
 @dataclass(frozen=True)
 class ShardVerified:
-    """A shard's bytes have the digest that the Hub published."""
+    """A shard is complete.
+
+    Attributes:
+        shard: its number, from 1.
+        shards: how many there are.
+        sha256: the digest of its bytes, in hex.
+        published: whether that is the digest that the Hub published; else none is published.
+    """
 
     shard: int
     shards: int
     sha256: str
+    published: bool = True
 
 
 @dataclass(frozen=True)

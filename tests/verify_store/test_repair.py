@@ -281,7 +281,7 @@ class TestForged:
         [
             ({"repository": "no/such"}, DsollamaError),
             ({"repository": "../.."}, UsageError),
-            ({"commit": "0" * 40}, TransferError),
+            ({"commit": "1" * 40}, TransferError),
             ({"sources": "paths"}, DsollamaError),
         ],
     )

@@ -235,7 +235,9 @@ def _print_plan(plan: InstallPlan) -> None:
     from dsollama.units import format_bytes
 
     lines = {
-        "repository": f"{plan.repository} at {plan.commit[:12]} on {plan.endpoint}",
+        "repository": f"{plan.repository} at {plan.commit[:12]} on {plan.endpoint}"
+        if plan.endpoint
+        else f"taken for {plan.repository}: {plan.folder}",
         "quant": f"{plan.quant}, {len(plan.shards)} file(s), {format_bytes(plan.size)} merged",
         "download": f"{format_bytes(plan.to_move)}"
         + (f" ({format_bytes(plan.resumed)} are in place)" if plan.resumed else "")
@@ -256,8 +258,14 @@ def _print_plan(plan: InstallPlan) -> None:
         say(f"{'name':<11} {model.name} ({meaning})")
     for each in plan.replaces:
         say(f"{'replaces':<11} {each}")
+    if plan.unchecked:
+        say(f"{'unchecked':<11} {_unchecked(plan.unchecked)}")
     for note in plan.notes:
         say(f"{'note':<11} {note}")
+
+
+def _unchecked(paths: tuple[str, ...]) -> str:
+    return f"{len(paths)} file(s) with no published digest to compare with"
 
 
 def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -> None:
@@ -275,6 +283,8 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
         ]
         moved = ", ".join(filter(None, parts)) or "nothing to move"
         hint(f"Installed in {format_duration(done.seconds)} ({moved}).")
+        if done.unchecked:
+            hint(f"Note: unchecked: {_unchecked(done.unchecked)}.")
         hint(f"Now: ollama run {done.names[0]}")
     if not way.address:
         _warn_if_unseen(done.names[0], host, done.store)

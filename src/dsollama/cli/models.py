@@ -11,6 +11,7 @@ from dsollama.cli.options import JsonOption, StoreOption, store_settings
 
 if TYPE_CHECKING:
     from dsollama.modelfile.document import Modelfile
+    from dsollama.store.ledger import Entry
     from dsollama.store.store import InstalledModel, Store
 
 ModelArgument = Annotated[
@@ -139,8 +140,16 @@ def describe(store: Store, model: InstalledModel) -> dict[str, Any]:
         "weights": weights.digest if weights else "",
         "weights_size": weights.size if weights else 0,
         "modified": model.modified.isoformat(timespec="seconds"),
-        "source": f"{entry.repository}@{entry.commit[:12]}" if entry else None,
+        "source": _source(entry) if entry else None,
+        "unchecked": list(entry.unchecked) if entry else [],
     }
+
+
+def _source(entry: Entry) -> str:
+    """Say where weights came from; whether a Hub has the same is not known of a folder's."""
+    if entry.listed:
+        return f"{entry.repository}@{entry.commit[:12]}"
+    return f"{entry.repository}, copied from {entry.folder or 'a folder'}"
 
 
 def details(store: Store, model: InstalledModel) -> dict[str, Any]:

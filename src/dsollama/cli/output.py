@@ -133,7 +133,7 @@ class _Plain:
             self._start = None
             return f"{event.step}: {event.detail}"
         if isinstance(event, ShardVerified):
-            return f"shard {event.shard}/{event.shards} verified, sha256 {event.sha256[:12]}..."
+            return f"{_done(event)}, sha256 {event.sha256[:12]}..."
         if isinstance(event, Noted):
             return event.text
         now = time.monotonic()
@@ -190,7 +190,7 @@ class _Bar:
         elif isinstance(event, StepStarted):
             self._print(f"[bold]{event.step}[/bold]: ", event.detail)
         elif isinstance(event, ShardVerified):
-            self._print(f"  shard {event.shard}/{event.shards} verified", "")
+            self._print(f"  {_done(event)}", "")
         else:
             self._print("  ", event.text)
 
@@ -208,6 +208,11 @@ class _Bar:
         from rich.markup import escape
 
         self._progress.console.print(markup + escape(one_line(text)))
+
+
+def _done(event: ShardVerified) -> str:
+    what = "verified" if event.published else "complete, with no published digest to compare"
+    return f"shard {event.shard}/{event.shards} {what}"
 
 
 def _part(event: BytesMoved) -> str:

@@ -119,6 +119,8 @@ def _print_store(report: StoreReport, seconds: float) -> None:
     for model in report.models:
         state = "repaired, right" if model.repaired else "right"
         say(f"{model.name}: {'WRONG' if model.findings else state}")
+        if model.unchecked:
+            say(f"  {model.unchecked} [unchecked]")
         for finding in model.findings:
             say(f"  {finding.message} [{finding.code}]")
     hints = {finding.hint: None for model in report.models for finding in model.findings}

@@ -23,6 +23,7 @@ from dsollama.install.record import Record, stopped_installs
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.install.sources import gguf_files
 from dsollama.privileges import as_caller
+from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
 
@@ -34,9 +35,6 @@ MAX_SHOWN = 5
 
 MAX_SHARDS = 4096
 """Of one set; DeepSeek's 671B models would be some 1,100 with a shard for every tensor."""
-
-NO_COMMIT = "0" * 40
-"""Stands for the commit of files that no Hub has listed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class Choice:
         split: whether they are shards.
         others: the repository's other files by path, if it was listed.
         notes: what the user should know, a sentence each.
+        folder: where the files are, if no Hub has listed them.
     """
 
     repository: str
@@ -60,6 +59,7 @@ class Choice:
     split: bool
     others: Repository | None = None
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
@@ -78,7 +78,7 @@ def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
                 f"No install of {target.quant} has stopped in {store.root}.",
                 "Leave out --resume to begin one.",
             )
-        return _of_record(stopped[1])
+        return _of_record(stopped[1], request.from_dir)
     if request.settings.offline and request.from_dir:
         return _of_folder(target, request.from_dir)
     choice = _of_listing(target, request)
@@ -91,7 +91,7 @@ def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
         f"{record.commit[:12]}, of which {in_place} are in place; --revision {choice.commit[:12]} "
         "takes the new one"
     )
-    return replace(_of_record(record), others=choice.others, notes=(note,))
+    return replace(_of_record(record, None), others=choice.others, notes=(note,))
 
 
 def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
@@ -138,7 +138,7 @@ def _stopped(target: Target, request: InstallRequest, store: Store) -> tuple[str
         and record.merger == request.merger
         and _means(target.quant, record.quant)
     ]
-    found = [each for each in found if each[0]]
+    found = [each for each in found if each[0] and (request.resume or each[2].listed)]
     if not found:
         return None
     _, key, record = max(found, key=lambda each: each[:2])
@@ -152,9 +152,17 @@ def _means(typed: str, label: str) -> bool:
         return False
 
 
-def _of_record(record: Record) -> Choice:
+def _of_record(record: Record, folder: Path | None) -> Choice:
+    if not record.listed and folder is None:
+        raise UsageError(
+            "That install copied files of this machine, which no Hub has listed.",
+            "Give --from-dir again.",
+        )
     files = tuple(RemoteFile(each.path, each.size, each.sha256) for each in record.files)
-    return Choice(record.repository, record.commit, record.quant, files, record.split)
+    folder = None if record.listed else folder
+    return Choice(
+        record.repository, record.commit, record.quant, files, record.split, folder=folder
+    )
 
 
 def _same_files(record: Record, choice: Choice) -> bool:
@@ -191,11 +199,7 @@ def _of_folder(target: Target, folder: Path) -> Choice:
             for path in gguf_files(folder)
         }
     choice = _of_repository(Repository(target.repository, NO_COMMIT, files), target.quant)
-    note = (
-        "HF_HUB_OFFLINE is set: the shards' digests cannot be compared with the Hub's, only their "
-        "headers with each other"
-    )
-    return replace(choice, others=None, notes=(note,))
+    return replace(choice, others=None, folder=folder)
 
 
 def _of_repository(repository: Repository, typed: str) -> Choice:

@@ -9,6 +9,7 @@ from pathlib import Path
 from dsollama.errors import UsageError
 from dsollama.install.segments import segment_bytes
 from dsollama.install.shard import PlannedShard
+from dsollama.install.sources import LocalFile
 
 MAX_CONNECTIONS = 8
 """That are used while shards are consumed: a disk needs no more."""
@@ -22,7 +23,7 @@ def reach(size: int) -> int:
 
 
 def room_needed(
-    shards: Sequence[PlannedShard], local: Mapping[str, Path], store: Path, size: int
+    shards: Sequence[PlannedShard], local: Mapping[str, LocalFile], store: Path, size: int
 ) -> int:
     """Return the bytes of disk that a merged file of `size` needs while shards are consumed.
 
@@ -32,22 +33,22 @@ def room_needed(
     freed = sum(
         shard.size
         for shard in shards
-        if shard.path in local and _on_one_disk(local[shard.path], store)
+        if shard.path in local and _on_one_disk(local[shard.path].path, store)
     )
     begun = MAX_CONNECTIONS * segment_bytes(size)
     return max(size - freed, 0) + max(shard.size for shard in shards) + reach(size) + begun
 
 
-def require_consumable(shards: Sequence[PlannedShard], local: Mapping[str, Path]) -> None:
+def require_consumable(shards: Sequence[PlannedShard], local: Mapping[str, LocalFile]) -> None:
     """Refuse to delete what could not be had again, or would free nothing.
 
     Raises:
         UsageError: with the reason.
     """
     for shard in shards:
-        path = local.get(shard.path)
-        if path is None:
+        if shard.path not in local:
             continue
+        path = local[shard.path].path
         if shard.sha256 is None:
             raise UsageError(
                 f"{path} cannot be consumed: the Hub publishes no digest to check it by.",

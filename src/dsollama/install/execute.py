@@ -24,7 +24,7 @@ from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, reach
 from dsollama.install.journal import clear_claims
 from dsollama.install.merged import require_merged, shards_gaps
-from dsollama.install.plan import InstallPlan, reader_of, staged_pieces, with_disk
+from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.register import MergedFile, adopt, names_of, take_over
 from dsollama.install.segments import Job, make_jobs
@@ -51,6 +51,7 @@ class Installed:
         resumed: bytes taken over from an earlier run.
         seconds: wall time.
         store: where.
+        unchecked: files that were compared with no published digest.
     """
 
     names: tuple[str, ...]
@@ -61,10 +62,12 @@ class Installed:
     resumed: int
     seconds: float
     store: Path
+    unchecked: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {**vars(self), "names": list(self.names), "store": str(self.store)}
+        lists = {"names": list(self.names), "unchecked": list(self.unchecked)}
+        return {**vars(self), **lists, "store": str(self.store)}
 
 
 def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installed:
@@ -104,6 +107,7 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
         resumed=plan.resumed,
         seconds=time.monotonic() - began,
         store=plan.store,
+        unchecked=plan.unchecked,
     )
 
 
@@ -121,13 +125,13 @@ def _make_blob(
 ) -> MergedFile:
     """Make the merged file, by either merger."""
     remote = RangeReader(plan.endpoint, plan.repository, plan.commit, listener)
-    reads_as = reader_of(plan.local, plan.origin)
-    reader = ShardReader(remote if plan.remote else None, plan.local, reads_as)
+    reader = ShardReader(remote if plan.remote else None, plan.local, plan.reads_as)
     if not plan.program:
         return _fetch_merged(plan, reader, staging, listener, connections)
     merged = staging / MERGED
     moved, shards = _fetch_shards(plan, reader, staging, listener, connections)
     listener(StepStarted("merge", str(plan.program)))
+    reader.require_unchanged()
     files = _shard_files(plan, staging)
     assert plan.layout is not None  # noqa: S101 - only shards are merged by a program
     gaps = shards_gaps(plan.layout, files)
@@ -169,6 +173,7 @@ def _fetch_merged(
     )
     with _interruptible(transfer):
         digests = transfer.run(whole)
+    reader.require_unchanged()
     if plan.layout:
         _require_zero_gaps(merged, plan.layout.gaps)
     # A single file is the blob as it is: one digest serves both.
@@ -232,7 +237,7 @@ def _verify_headers_only(plan: InstallPlan, listener: Listener) -> None:
                     f"Shard {index + 1} ({shard.path}) is not the one that the Hub published.",
                     "Run the same command again.",
                 )
-            listener(ShardVerified(index + 1, len(plan.shards), found))
+            listener(ShardVerified(index + 1, len(plan.shards), found, shard.published))
 
 
 @contextmanager

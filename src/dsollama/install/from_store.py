@@ -1,37 +1,85 @@
-"""A model that another Ollama store holds already, such as that of a second machine."""
+"""A model that another Ollama store holds already, such as that of a second machine.
+
+Nothing of that store is believed, least of all its ledger. Where the Hub can be asked, it says
+which shards there are and which digests they have, and the other store's merged file is only
+another place to read their bytes from. Offline nothing proves what the weights are: its ledger
+tells which blob is meant, the blob's own digest that the copy is one, and what is written down here
+is that another store had it, not that a Hub has.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from dsollama.catalog.models import Target
 from dsollama.catalog.quants import match_quant
 from dsollama.errors import AmbiguousQuantError, NotInstalledError, UnknownQuantError
+from dsollama.gguf.merge import Piece
 from dsollama.hub.listing import RemoteFile
 from dsollama.install.choose import Choice
-from dsollama.privileges import CALLER, acting_as, owner_of
-from dsollama.store.ledger import Entry
+from dsollama.install.shard import PlannedShard
+from dsollama.install.sources import LocalFile
+from dsollama.privileges import CALLER, Identity, acting_as, owner_of
+from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
 
 
-def find_in_store(target: Target, folder: Path) -> tuple[Choice, Path, Entry]:
-    """Find the target's merged file in another store, by that store's ledger.
+def reader_of(folder: Path | None) -> Identity:
+    """Return as whom local files are read: the caller, but another store's as its owner."""
+    return (owner_of(folder) if folder else None) or CALLER
+
+
+def find_merged(
+    folder: Path, head: bytes, size: int, shards: Sequence[PlannedShard], pieces: Sequence[Piece]
+) -> dict[str, LocalFile]:
+    """Find a file in another store that may be the merged one, as a place to read shards from.
+
+    Args:
+        folder: of the other store.
+        head: how the merged file begins.
+        size: its bytes.
+        shards: what the Hub lists; one that has no published digest is not read here.
+        pieces: where they are in the merged file.
+
+    Raises:
+        NotInstalledError: there is none.
+    """
+    with acting_as(reader_of(folder)):
+        path = next((each for each in _blobs(folder, size) if _begins(each, head)), None)
+    if path is None:
+        raise NotInstalledError(
+            f"The store {folder} has no weights that begin as those that the Hub lists.",
+            "If it has those of an older commit, name that with --revision. With HF_HUB_OFFLINE=1 "
+            "they are copied as they are, and compared with nothing of the Hub's.",
+        )
+    return {
+        shards[piece.shard].path: LocalFile(path, piece.target - piece.source)
+        for piece in pieces
+        if shards[piece.shard].sha256 is not None
+    }
+
+
+def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
+    """Find what another store's ledger calls the target's merged file, where no Hub is asked.
 
     Returns:
-        The merged file as the one file of an install; its path; what the other ledger knows of it.
+        The merged file as the one file of an install, and where it is.
 
     Raises:
         NotInstalledError: dsollama has not installed it there.
     """
     other = Store(folder)
     names = {each.lower() for each in (target.repository, *target.alternatives)}
-    quants: dict[str, tuple[str, Entry]] = {}
-    with acting_as(owner_of(folder) or CALLER):
+    quants: dict[str, tuple[str, int]] = {}
+    with acting_as(reader_of(folder)):
         for digest, entry in other.ledger.entries():
             if entry.repository.lower() in names and other.has_blob(digest, entry.size):
-                quants[entry.quant] = (digest, entry)
+                quants[entry.quant] = (digest, entry.size)
     try:
-        digest, entry = quants[match_quant(target.quant, quants)]
+        quant = match_quant(target.quant, quants)
     except (UnknownQuantError, AmbiguousQuantError) as error:
         known = ", ".join(sorted(quants)) or "none of its quants"
         raise NotInstalledError(
@@ -39,10 +87,34 @@ def find_in_store(target: Target, folder: Path) -> tuple[Choice, Path, Entry]:
             f"That store has {known}. Its shards or its merged file can also be given with "
             "--from-dir.",
         ) from error
+    digest, size = quants[quant]
     path = other.blob_path(digest)
-    file = RemoteFile(path.name, entry.size, digest.removeprefix("sha256:"))
-    note = f"copied from {folder} and checked by its digest; the Hub is not asked"
-    choice = Choice(
-        entry.repository, entry.commit, entry.quant, (file,), split=False, notes=(note,)
-    )
-    return choice, path, entry
+    file = RemoteFile(path.name, size, digest.removeprefix("sha256:"))
+    choice = Choice(target.repository, NO_COMMIT, quant, (file,), split=False, folder=folder)
+    return choice, LocalFile(path)
+
+
+def _blobs(folder: Path, size: int) -> list[Path]:
+    """Return the files of a store that have this size."""
+    try:
+        with os.scandir(folder / "blobs") as entries:
+            found = [Path(each.path) for each in entries if each.name.startswith("sha256-")]
+        return [path for path in sorted(found) if _is_file(path, size)]
+    except OSError:
+        return []
+
+
+def _is_file(path: Path, size: int) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
+
+
+def _begins(path: Path, head: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False

@@ -21,17 +21,16 @@ from dsollama.hub.ranges import RangeReader
 from dsollama.install.choose import Choice, choose, stopped_request
 from dsollama.install.consume import require_consumable, room_needed
 from dsollama.install.differences import settings_differences
-from dsollama.install.from_store import find_in_store
-from dsollama.install.journal import claimed_bytes
+from dsollama.install.from_store import find_merged, find_unlisted, reader_of
 from dsollama.install.naming import PlannedModel, name_models, require_places, spell_for_store
-from dsollama.install.record import Record
+from dsollama.install.record import Record, resumable_bytes
 from dsollama.install.replacing import Replaced, find_replaced
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.install.shard import PlannedShard
-from dsollama.install.sources import ShardReader, find_in_cache, find_in_folder
+from dsollama.install.sources import LocalFile, ShardReader, find_in_cache, find_in_folder
 from dsollama.modelfile.layers import ModelFacts
 from dsollama.modelfile.variants import Variant, choose_variants
-from dsollama.privileges import CALLER, Identity, as_caller, owner_of
+from dsollama.privileges import CALLER, Identity, as_caller
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import Entry, Source
 from dsollama.store.names import parse_name
@@ -50,9 +49,9 @@ class InstallPlan:
     """Everything an install will do.
 
     Attributes:
-        endpoint: the Hub.
+        endpoint: the Hub; empty if no Hub has listed the files.
         repository: OWNER/REPO.
-        commit: full hash that every file is read at.
+        commit: full hash that every file is read at; NO_COMMIT if no Hub has listed them.
         quant: label as the repository writes it.
         shards: files to fetch, in order.
         merger: which merger; a single file is copied by either.
@@ -74,7 +73,8 @@ class InstallPlan:
         local: files of this machine to read instead, by the shard's path in the repository.
         remote: whether the Hub may be asked.
         consume: whether local files are deleted once they are merged and on the disk.
-        origin: what another store's ledger knows of the blob that is copied from there.
+        folder: where the files are, if no Hub has listed them.
+        reads_as: as whom root reads the local files.
     """
 
     endpoint: str
@@ -98,10 +98,16 @@ class InstallPlan:
     headers: tuple[Header, ...] = field(repr=False)
     record: Record = field(repr=False)
     program: Path | None = None
-    local: Mapping[str, Path] = field(default_factory=dict)
+    local: Mapping[str, LocalFile] = field(default_factory=dict)
     remote: bool = True
     consume: bool = False
-    origin: Entry | None = field(default=None, repr=False)
+    folder: Path | None = None
+    reads_as: Identity = CALLER
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Files that are compared with no published digest, by their path in the repository."""
+        return tuple(shard.path for shard in self.shards if not shard.published)
 
     @property
     def to_copy(self) -> int:
@@ -132,7 +138,8 @@ class InstallPlan:
             "bytes_resumed": self.resumed,
             "bytes_to_move": self.to_move,
             "bytes_to_copy": self.to_copy,
-            "local_files": {path: str(file) for path, file in self.local.items()},
+            "local_files": {path: str(file.path) for path, file in self.local.items()},
+            "unchecked": list(self.unchecked),
             "consume": self.consume,
             "disk_needed": self.needed,
             "disk_free": self.free,
@@ -159,30 +166,41 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     program = None
     if request.merger is Merger.LLAMA_GGUF_SPLIT:
         program = find_program(request.settings.gguf_split)
-    choice, local, origin = _choose(target, request, store, listener)
+    choice, local = _choose(target, request, store, listener)
     files = choice.files
-    remote = None if request.settings.offline or origin else _remote(request, choice, listener)
-    headers = _read_headers(ShardReader(remote, local, reader_of(local, origin)), files)
+    shards = tuple(_planned_shard(request.settings.endpoint, choice, each) for each in files)
+    offline = request.settings.offline or choice.folder
+    remote = None if offline else _remote(request, choice, listener)
+    reads_as = reader_of(request.from_store)
+    headers = _read_headers(ShardReader(remote, local, reads_as), files)
     layout = merge_layout(headers, [each.size for each in files]) if choice.split else None
+    if layout is None or request.from_store:
+        program = None  # there is nothing to merge
+    if request.from_store and not choice.folder:
+        head, size = (layout.header, layout.size) if layout else (headers[0].raw, files[0].size)
+        pieces = layout.pieces if layout else (Piece(0, 0, 0, size),)
+        local = find_merged(request.from_store, head, size, shards, pieces)
     facts = _facts(headers)
     models = name_models(request, target.model, choice.repository, choice.quant, variants, facts)
     named = spell_for_store(models, store)
     require_places(named.models, store)
     _require_sayable(store, named.models)
-    notes = (*choice.notes, *named.notes)
+    notes = (*choice.notes, *named.notes, *_unchecked_notes(request, choice, shards))
     if target.model and choice.others and remote:
         notes += settings_differences(remote, choice.others, target.model)
     plan = InstallPlan(
-        endpoint=request.settings.endpoint,
+        endpoint="" if choice.folder else request.settings.endpoint,
         repository=choice.repository,
         commit=choice.commit,
         quant=choice.quant,
-        shards=tuple(_planned_shard(request.settings.endpoint, choice, each) for each in files),
+        shards=shards,
         merger=request.merger,
         size=layout.size if layout else files[0].size,
         facts=facts,
         store=store.root,
-        key=_key(choice, request.merger if layout else Merger.NATIVE),
+        key=_key(
+            request.settings.endpoint, choice, Merger(request.merger if program else "native")
+        ),
         models=named.models,
         replaces=(),
         installed=None,
@@ -192,12 +210,13 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         notes=notes,
         layout=layout,
         headers=tuple(headers),
-        program=program if layout else None,
-        record=_record(request, target, choice),
+        program=program,
+        record=_record(request, target, choice, _stamps(files, headers, local)),
         local=local,
         remote=remote is not None,
         consume=request.consume,
-        origin=origin,
+        folder=choice.folder,
+        reads_as=reads_as,
     )
     if plan.consume:
         with as_caller():
@@ -248,7 +267,7 @@ def with_disk(plan: InstallPlan) -> InstallPlan:
     store = Store(plan.store)
     staging = store.staging(plan.key)
     total = sum(shard.size for shard in plan.shards)
-    resumed = min(claimed_bytes(staging), total)
+    resumed = min(resumable_bytes(staging, plan.record), total)
     digest = _installed_digest(store, plan)
     needed = 0
     if digest is None:
@@ -259,13 +278,6 @@ def with_disk(plan: InstallPlan) -> InstallPlan:
             needed = min(needed, room)
         needed += SPARE_BYTES
     return replace(plan, installed=digest, resumed=resumed, needed=needed, free=store.free_bytes())
-
-
-def reader_of(local: Mapping[str, Path], origin: Entry | None) -> Identity:
-    """Return as whom local files are read: the caller, but another store's as its owner."""
-    if origin is None:
-        return CALLER
-    return next((owner_of(path.parent) or CALLER for path in local.values()), CALLER)
 
 
 def staged_pieces(plan: InstallPlan) -> tuple[Piece, ...]:
@@ -304,29 +316,71 @@ def _require_sense(request: InstallRequest) -> None:
 
 def _choose(
     target: Target, request: InstallRequest, store: Store, listener: Listener
-) -> tuple[Choice, dict[str, Path], Entry | None]:
-    """Return the files, those that are on this machine, and another store's knowledge of them."""
-    if request.from_store:
+) -> tuple[Choice, dict[str, LocalFile]]:
+    """Return the files, and those that are on this machine; another store is looked into later."""
+    if request.from_store and request.settings.offline:
         listener(StepStarted("plan", f"looking into {request.from_store}"))
-        found, path, entry = find_in_store(target, request.from_store)
-        return found, {found.files[0].path: path}, entry
+        found, file = find_unlisted(target, request.from_store)
+        return found, {found.files[0].path: file}
     listener(StepStarted("plan", f"asking {request.settings.endpoint}"))
     choice = choose(target, request, store)
+    if request.from_store:
+        return choice, {}
     with as_caller():
         local = {} if request.consume else find_in_cache(choice.repository, choice.files)
     if request.from_dir:
+        unlisted = choice.folder is not None or request.consume  # that refuses it in words
         with as_caller():
-            inside, notes = find_in_folder(request.from_dir, choice.files)
+            inside, notes = find_in_folder(request.from_dir, choice.files, unchecked=unlisted)
         local |= inside
         choice = replace(choice, notes=(*choice.notes, *notes))
-    return choice, local, None
+    return choice, local
+
+
+def _unchecked_notes(
+    request: InstallRequest, choice: Choice, shards: Sequence[PlannedShard]
+) -> tuple[str, ...]:
+    """Say what is compared with no published digest, and what instead."""
+    unchecked = [shard.path for shard in shards if not shard.published]
+    if request.from_store and choice.folder:
+        note = (
+            f"HF_HUB_OFFLINE is set: the weights of {choice.folder} are copied as they are, and "
+            "only their own digest is compared; whether the Hub has the same is not known"
+        )
+    elif choice.folder:
+        note = (
+            f"HF_HUB_OFFLINE is set: the shards of {choice.folder} are taken as they are, and only "
+            "their headers are compared with each other; no published digest is"
+        )
+    elif unchecked:
+        note = (
+            f"{request.settings.endpoint} publishes no digest for {len(unchecked)} of "
+            f"{len(shards)} files, so their bytes are compared with nothing: {unchecked[0]}"
+            f"{'...' if len(unchecked) > 1 else ''}"
+        )
+    else:
+        return ()
+    return (note,)
+
+
+def _stamps(
+    files: Sequence[RemoteFile], headers: Sequence[Header], local: Mapping[str, LocalFile]
+) -> tuple[str, ...]:
+    """Return what tells local files from others that no published digest tells from them."""
+    return tuple(
+        f"{local[file.path].stamp} {hashlib.sha256(header.raw).hexdigest()}"
+        for file, header in zip(files, headers, strict=True)
+        if file.path in local and local[file.path].stamp
+    )
 
 
 def _remote(request: InstallRequest, choice: Choice, listener: Listener) -> RangeReader:
     return RangeReader(request.settings.endpoint, choice.repository, choice.commit, listener)
 
 
-def _record(request: InstallRequest, target: Target, choice: Choice) -> Record:
+def _record(
+    request: InstallRequest, target: Target, choice: Choice, stamps: tuple[str, ...]
+) -> Record:
     return Record(
         endpoint=request.settings.endpoint,
         repository=choice.repository,
@@ -338,6 +392,7 @@ def _record(request: InstallRequest, target: Target, choice: Choice) -> Record:
         model=target.model.key if target.model else None,
         name=request.name,
         variants=request.variants,
+        stamps=stamps,
     )
 
 
@@ -372,7 +427,9 @@ def _read_header(reader: ShardReader, file: RemoteFile, first: int) -> Header:
 
 def _planned_shard(endpoint: str, choice: Choice, file: RemoteFile) -> PlannedShard:
     url = f"{endpoint}/{choice.repository}/resolve/{choice.commit}/{file.path}"
-    return PlannedShard(file.path, file.size, file.sha256, url)
+    listed = choice.folder is None
+    published = listed and file.sha256 is not None
+    return PlannedShard(file.path, file.size, file.sha256, url if listed else "", published)
 
 
 def _require_sayable(store: Store, models: Sequence[PlannedModel]) -> None:
@@ -388,18 +445,19 @@ def _require_sayable(store: Store, models: Sequence[PlannedModel]) -> None:
         ) from error
 
 
-def _key(choice: Choice, merger: Merger) -> str:
-    """Name the bytes, not the commit: another commit with the same shards takes over."""
-    parts = [
-        [file.size, file.sha256 or [choice.repository, choice.commit, file.path]]
-        for file in choice.files
-    ]
+def _key(endpoint: str, choice: Choice, merger: Merger) -> str:
+    """Name the bytes, not the commit: another commit with the same shards takes over.
+
+    Without a digest it is the Hub, the commit and the path that name them.
+    """
+    place = [endpoint, choice.repository, choice.commit]
+    parts = [[file.size, file.sha256 or [*place, file.path]] for file in choice.files]
     return hashlib.sha256(json.dumps([merger.value, parts]).encode()).hexdigest()[:16]
 
 
 def _installed_digest(store: Store, plan: InstallPlan) -> str | None:
     """Return the digest under which the ledger knows these very shards, if the blob is there."""
-    if None in {shard.sha256 for shard in plan.shards}:
+    if plan.unchecked:
         return None
     for digest, entry in store.ledger.entries():
         if _is_of(plan, entry) and store.has_blob(digest, plan.size):
@@ -410,12 +468,12 @@ def _installed_digest(store: Store, plan: InstallPlan) -> str | None:
 def _is_of(plan: InstallPlan, entry: Entry) -> bool:
     """Whether a blob was made of the very shards; without digests their commit has to tell."""
     wanted = [shard.sha256 for shard in plan.shards]
-    if plan.origin is not None:
-        wanted = [source.sha256 for source in plan.origin.sources]
-    if [source.sha256 for source in entry.sources] != wanted:
+    if plan.folder or [source.sha256 for source in entry.sources] != wanted:
         return False
-    return None not in wanted or (entry.repository, entry.commit, entry.quant) == (
-        plan.repository,
-        plan.commit,
-        plan.quant,
+    place = (plan.endpoint, plan.repository, plan.commit, plan.quant)
+    return not plan.unchecked or place == (
+        entry.endpoint,
+        entry.repository,
+        entry.commit,
+        entry.quant,
     )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from dsollama.install.journal import claimed_bytes, clear_claims
 from dsollama.store.files import read_small, write_atomically
-from dsollama.store.ledger import Commit, Source, Text
+from dsollama.store.ledger import NO_COMMIT, Commit, Source, Text
 from dsollama.store.stopped import CONSUMED
 from dsollama.store.store import Store
 
@@ -34,6 +35,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         model: the catalog's key of the model, if it has one.
         name: `--name`, if it was given.
         variants: `--variants`.
+        stamps: of the local files that are compared with no digest (`sources.stamp_of`), by the
+            files' order; what is staged is of these very files.
     """
 
     endpoint: Text
@@ -46,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     model: Text | None
     name: Text | None
     variants: tuple[Text, ...]
+    stamps: tuple[Text, ...] = ()
     version: int = _VERSION
 
     @property
@@ -53,13 +57,27 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """What `dsollama install` is given to go on with this."""
         return self.quant if self.model else f"hf.co/{self.repository}:{self.quant}"
 
+    @property
+    def listed(self) -> bool:
+        """Whether a Hub has listed the files."""
+        return self.commit != NO_COMMIT
+
+
+def resumable_bytes(staging: Path, record: Record) -> int:
+    """Return how many bytes an earlier run left that this install can go on from."""
+    return claimed_bytes(staging) if _is_of_same_files(staging, record) else 0
+
 
 def write_record(staging: Path, record: Record) -> None:
     """Keep the record in the staging folder of its install.
 
+    What is staged of other files of this machine is forgotten: no digest would tell them apart.
+
     Raises:
         StoreError: it cannot be written.
     """
+    if not _is_of_same_files(staging, record):
+        clear_claims(staging)
     data = msgspec.json.encode(record) + b"\n"
     write_atomically(staging / RECORD, data, staging / (RECORD + ".new"))
 
@@ -68,13 +86,26 @@ def stopped_installs(store: Store) -> Iterator[tuple[str, Record]]:
     """Yield key and record of every install in the staging folder that can be read."""
     folder = store.staging("x").parent
     for path in sorted(folder.glob(f"*/{RECORD}")):
-        try:
-            data = read_small(path, MAX_RECORD_BYTES, follow=False)
-            record = msgspec.json.decode(data, type=Record)
-        except (OSError, ValueError, RecursionError):  # msgspec's own are ValueErrors
-            continue
-        if record.version == _VERSION and record.files:
+        record = _read(path)
+        if record is not None and record.files:
             yield path.parent.name, record
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        data = read_small(path, MAX_RECORD_BYTES, follow=False)
+        record = msgspec.json.decode(data, type=Record)
+    except (OSError, ValueError, RecursionError):  # msgspec's own are ValueErrors
+        return None
+    return record if record.version == _VERSION else None
+
+
+def _is_of_same_files(staging: Path, record: Record) -> bool:
+    """Whether what is staged came from the same local files, as far as digests do not tell."""
+    if not record.stamps:
+        return True
+    before = _read(staging / RECORD)
+    return before is not None and before.stamps == record.stamps
 
 
 def mark_consumed(staging: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -148,15 +149,6 @@ def _unname_elsewhere(plan: InstallPlan, store: Store, digest: str) -> None:
 def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...]) -> Entry:
     names = tuple(sorted(names_of(plan)))
     installed = datetime.now(UTC).isoformat(timespec="seconds")
-    if plan.origin is not None:
-        return structs.replace(
-            plan.origin,
-            block=BLOCK_BYTES,
-            prefixes=prefixes,
-            names=names,
-            installed=installed,
-            dsollama=__version__,
-        )
     spans = plan.layout.pieces if plan.layout else staged_pieces(plan)
     return Entry(
         size=plan.size,
@@ -164,11 +156,15 @@ def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...]) -> Entry:
         repository=plan.repository,
         commit=plan.commit,
         quant=plan.quant,
-        sources=tuple(Source(each.path, each.size, each.sha256) for each in plan.shards),
+        sources=tuple(
+            Source(each.path, each.size, each.sha256 if each.published else None)
+            for each in plan.shards
+        ),
         spans=tuple(Span(each.shard, each.source, each.target, each.size) for each in spans),
         block=BLOCK_BYTES,
         prefixes=prefixes,
         names=names,
         installed=installed,
         dsollama=__version__,
+        folder=os.fsencode(plan.folder or "").decode("utf-8", "replace"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -20,13 +21,39 @@ MAX_FOLDER_ENTRIES = 100_000
 """How many files of `--from-dir` are looked at."""
 
 
+@dataclass(frozen=True)
+class LocalFile:
+    """A file of this machine that has a shard's bytes.
+
+    Attributes:
+        path: where it is.
+        shift: what is added to an offset in the shard to get that in the file: 0 in the shard's
+            own file, something else where the file is merged.
+        stamp: what the file was when the install was planned (`stamp_of`); empty where a published
+            digest tells whether the bytes are right.
+    """
+
+    path: Path
+    shift: int = 0
+    stamp: str = ""
+
+
+def stamp_of(found: os.stat_result) -> str:
+    """Return what tells a file from one that was changed or put in its place.
+
+    Whoever changes a file can set its mtime, but not its ctime. The inode's number is left out:
+    some file systems give a new one at every look.
+    """
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
 class ShardReader:
     """Reads shards from local files where there are any, and else from the Hub."""
 
     def __init__(
         self,
         remote: RangeReader | None,
-        local: Mapping[str, Path],
+        local: Mapping[str, LocalFile],
         reads_as: Identity = CALLER,
     ) -> None:
         """Combine them.
@@ -74,7 +101,21 @@ class ShardReader:
 
     def local(self, path: str) -> Path | None:
         """Return the local file of a shard, if it is still believed in."""
-        return self._local.get(path)
+        file = self._local.get(path)
+        return file.path if file else None
+
+    def require_unchanged(self) -> None:
+        """Refuse what was read of local files that somebody changed meanwhile.
+
+        Only where no digest tells that; a name that leads elsewhere by now is seen, too.
+
+        Raises:
+            UnreadableShardError: one has changed, or is gone.
+        """
+        for file in self._local.values():
+            if file.stamp:
+                with _LocalStream(self, file, 0, 0):
+                    pass
 
     def count(self, copied: int) -> None:
         """Note that so many bytes came from a local file; from any thread."""
@@ -90,25 +131,36 @@ class ShardReader:
         if self._remote is None:
             return None
         if local is not None:
-            return f"{local}: its bytes are wrong; fetching this shard from the Hub"
+            what = f"{local.path}: its bytes are wrong"
+            if local.shift:
+                what += f" for {path}"
+            return f"{what}; fetching this shard from the Hub"
         return f"{path}: its bytes are wrong; fetching this shard again"
 
 
 class _LocalStream:
     """A range of a local file; what is read is not left in the page cache."""
 
-    def __init__(self, reader: ShardReader, path: Path, start: int, end: int) -> None:
+    def __init__(self, reader: ShardReader, file: LocalFile, start: int, end: int) -> None:
         self._reader = reader
-        self._path = path
-        self._start, self._at, self._end = start, start, end
+        self._path, self._stamp = file.path, file.stamp
+        self._start = self._at = start + file.shift
+        self._end = end + file.shift
         self._handle = -1
 
     def __enter__(self) -> Self:
         try:
             with acting_as(self._reader.reads_as):
                 self._handle = os.open(self._path, os.O_RDONLY)
+            changed = self._stamp and stamp_of(os.fstat(self._handle)) != self._stamp
         except OSError as error:
             raise _unreadable(self._path, error) from error
+        if changed:
+            self.__exit__()
+            raise UnreadableShardError(
+                f"{self._path} was changed after the install had begun.",
+                "Run the same command again when nothing writes to it any more.",
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,6 +169,7 @@ class _LocalStream:
                 read = self._at - self._start
                 os.posix_fadvise(self._handle, self._start, read, os.POSIX_FADV_DONTNEED)
             os.close(self._handle)
+            self._handle = -1
 
     def readinto(self, view: memoryview) -> int:
         """Fill the beginning of `view`; at least one byte."""
@@ -134,8 +187,15 @@ class _LocalStream:
         return count
 
 
-def find_in_folder(folder: Path, files: Iterable[RemoteFile]) -> tuple[dict[str, Path], list[str]]:
+def find_in_folder(
+    folder: Path, files: Iterable[RemoteFile], *, unchecked: bool
+) -> tuple[dict[str, LocalFile], list[str]]:
     """Look below `folder` for files with the name and size of those of a repository.
+
+    Args:
+        folder: where.
+        files: of the repository.
+        unchecked: whether a file is taken that no published digest can prove; the Hub has it, too.
 
     Returns:
         The files by path in the repository, and a sentence for each that has another size.
@@ -149,14 +209,22 @@ def find_in_folder(folder: Path, files: Iterable[RemoteFile]) -> tuple[dict[str,
     found, notes = {}, []
     for file in files:
         name = file.path.rsplit("/", 1)[-1]
-        if name in there:
-            size = there[name].stat().st_size
-            if size == file.size:
-                found[file.path] = there[name]
-            else:
-                notes.append(
-                    f"{there[name]} has {size} bytes and the Hub's has {file.size}: it is not used"
-                )
+        if name not in there:
+            continue
+        path = there[name]
+        status = path.stat()
+        if status.st_size != file.size:
+            size = status.st_size
+            notes.append(f"{path} has {size} bytes and the Hub's has {file.size}: it is not used")
+        elif file.sha256:
+            found[file.path] = LocalFile(path)
+        elif unchecked:
+            found[file.path] = LocalFile(path, stamp=stamp_of(status))
+        else:
+            notes.append(
+                f"{path} is not used: the Hub publishes no digest to check it by "
+                "(HF_HUB_OFFLINE=1 takes the files as they are)"
+            )
     return found, notes
 
 
@@ -185,7 +253,7 @@ def gguf_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def find_in_cache(repository: str, files: Iterable[RemoteFile]) -> dict[str, Path]:
+def find_in_cache(repository: str, files: Iterable[RemoteFile]) -> dict[str, LocalFile]:
     """Return the files that huggingface_hub's cache holds, whatever their commit.
 
     The cache names them by their digest (huggingface_hub, file_download.py).
@@ -197,7 +265,7 @@ def find_in_cache(repository: str, files: Iterable[RemoteFile]) -> dict[str, Pat
         path = blobs / (file.sha256 or "-")
         try:
             if path.stat().st_size == file.size:
-                found[file.path] = path
+                found[file.path] = LocalFile(path)
         except OSError:
             continue
     return found

@@ -180,7 +180,7 @@ class Transfer:
         job = self._jobs[index]
         shard, number = job.shard, job.piece.shard + 1
         if shard.sha256 in {None, found}:
-            self._listener(ShardVerified(number, self._shards, found))
+            self._listener(ShardVerified(number, self._shards, found, shard.published))
             self._verified_job(job)
             return True
         self._arrivals.forget(index)

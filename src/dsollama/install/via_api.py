@@ -152,6 +152,7 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
         resumed=install.resumed,
         seconds=time.monotonic() - began,
         store=install.store,
+        unchecked=install.unchecked,
     )
 
 

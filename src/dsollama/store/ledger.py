@@ -1,7 +1,8 @@
 """What dsollama put into a store, and from where: one JSON per blob, `ledger/HEX.json`.
 
 The ledger is believed for what it is worth: it helps to find, to compare and to repair. What a
-blob holds is decided by its digest alone, so a lost or forged entry can do no harm.
+blob holds is decided by its digest alone. Another store's ledger is not believed at all
+(`install.from_store`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Annotated
 import msgspec
 
 from dsollama.store.files import read_small, store_failures, write_atomically
+
+NO_COMMIT = "0" * 40
+"""Stands for the commit of files that no Hub has listed."""
 
 MAX_ENTRY_BYTES = 16 * 2**20
 _VERSION = 2
@@ -30,7 +34,7 @@ class Source(msgspec.Struct, frozen=True):
     Attributes:
         path: in the repository.
         size: bytes.
-        sha256: as the Hub published it; None for a small file kept in git itself.
+        sha256: as the Hub published it; None where no published digest was compared with.
     """
 
     path: Text
@@ -56,9 +60,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         size: bytes of the blob.
-        endpoint: the Hub that it came from; empty where it came from files of this machine.
+        endpoint: the Hub that it came from; empty where no Hub has listed its files.
         repository: OWNER/REPO.
-        commit: full hash of the commit.
+        commit: full hash of the commit; NO_COMMIT where no Hub has listed its files.
         quant: label as the repository writes it.
         sources: the files, in order.
         spans: where the blob's bytes come from; what no span covers is the merged header, or
@@ -69,6 +73,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         names: the models that were registered with it, in Ollama's shortest form.
         installed: when, ISO 8601 in UTC.
         dsollama: which version wrote this.
+        folder: the folder or the other store that its files were copied from, where no Hub has
+            listed them.
     """
 
     size: Count
@@ -83,7 +89,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[Text, ...]
     installed: Text
     dsollama: Text
+    folder: Text = ""
     version: int = _VERSION
+
+    @property
+    def listed(self) -> bool:
+        """Whether it came from a Hub, at a commit of it."""
+        return bool(self.endpoint) and self.commit != NO_COMMIT
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Files that were compared with no published digest."""
+        return tuple(each.path for each in self.sources if each.sha256 is None)
 
 
 class Ledger:

@@ -13,6 +13,9 @@ from dsollama.store.names import ModelName
 from dsollama.store.spelling import Clash
 from dsollama.store.store import Store
 
+WITHOUT_TOKEN = "HF_HUB_DISABLE_IMPLICIT_TOKEN=1"  # noqa: S105 - keeps one from being sent
+"""Before a command: the user's token is not sent; huggingface_hub's own variable."""
+
 _THINKING = VARIANTS["thinking"].tag_suffix
 
 
@@ -28,8 +31,16 @@ def install_command(entry: Entry, store: Store, endpoint: str) -> str:
     words += ["--revision", entry.commit]
     words += _naming(entry)
     words += ["--store", str(store.root)]
-    hub = [] if entry.endpoint == endpoint else [f"HF_ENDPOINT={shlex.quote(entry.endpoint)}"]
+    hub = [] if entry.endpoint == endpoint else [_other_hub(entry.endpoint)]
     return " ".join([*hub, shlex.join(words)])
+
+
+def _other_hub(endpoint: str) -> str:
+    """Return the settings for another Hub than the user's, which gets no token of his.
+
+    The ledger names it, and whoever can write the store can write the ledger.
+    """
+    return f"{WITHOUT_TOKEN} HF_ENDPOINT={shlex.quote(endpoint)}"
 
 
 def repair_command(names: Iterable[ModelName], store: Store) -> str:
@@ -40,9 +51,11 @@ def repair_command(names: Iterable[ModelName], store: Store) -> str:
 
 def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[ModelName]) -> str:
     """Return the sentence that says how to install a model again."""
-    if entry is not None and entry.endpoint:
+    if entry is not None and entry.listed:
         return f"Install it again: `{install_command(entry, store, endpoint)}`."
     shown = ", ".join(map(str, names))
+    if entry is not None and entry.folder:
+        return f"It was copied from {entry.folder}: copy {shown} from there again."
     return (
         f"dsollama does not know where it came from: get {shown} again as you got it, with "
         "`dsollama install`, `ollama pull` or `ollama create`."

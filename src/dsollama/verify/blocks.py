@@ -60,7 +60,7 @@ def is_mendable(entry: Entry) -> bool:
         if span.source + span.size > entry.sources[span.file].size:
             return False
     in_order = all(one.target + one.size <= two.target for one, two in pairwise(entry.spans))
-    return bool(entry.endpoint and entry.prefixes and entry.spans and in_order)
+    return bool(entry.listed and entry.prefixes and entry.spans and in_order)
 
 
 class Mender(Protocol):

@@ -118,7 +118,21 @@ class _Checker:
             sentence = f"The manifest of {model.name} names no weights."
             findings.append(Finding("no-weights", sentence, advice))
         repaired = any(blobs[layer.digest].repaired for layer in model.layers)
-        return ModelReport(str(model.name), (*findings, *model.twins), repaired)
+        unchecked = "" if findings else self._unchecked(model)
+        return ModelReport(str(model.name), (*findings, *model.twins), repaired, unchecked)
+
+    def _unchecked(self, model: PlannedModel) -> str:
+        """Say what the weights' digest does not tell: whether a Hub has published the same."""
+        weights = next((each for each in model.layers if each.media_type == MODEL), None)
+        entry = self._store.ledger.read(weights.digest) if weights else None
+        if entry is None or not entry.unchecked:
+            return ""
+        where = "" if entry.listed else f", copied from {entry.folder or 'a folder'}"
+        count = f"{len(entry.unchecked)} of {len(entry.sources)} files"
+        return (
+            f"the weights match what was installed{where}; {count} had no published digest to "
+            "compare with"
+        )
 
     def _path(self, blob: PlannedBlob) -> Path:
         return self._store.blob_path(blob.digest)

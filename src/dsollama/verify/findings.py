@@ -64,11 +64,20 @@ class BlobReport:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What is wrong with one model, its blobs included; `repaired`: something was, and is not."""
+    """What was found of one model, its blobs included.
+
+    Attributes:
+        name: as the store spells it.
+        findings: what is wrong.
+        repaired: whether something was wrong and is right now.
+        unchecked: where the weights are what was installed, but that was never compared with a
+            published digest: a sentence that says so; else empty.
+    """
 
     name: str
     findings: tuple[Finding, ...]
     repaired: bool
+    unchecked: str = ""
 
 
 @dataclass(frozen=True)
