@@ -10,6 +10,7 @@
     │   ├── InvalidNameError               invalid-name
     │   ├── NameTakenError                 name-taken
     │   ├── UnknownVariantError            unknown-variant
+    │   ├── UnusableTokenError             unusable-token
     │   ├── MalformedModelfileError        malformed-modelfile
     │   └── NotInstalledError              not-installed
     ├── HubError                        3
@@ -20,6 +21,7 @@
     │   ├── RevisionNotFoundError          revision-not-found
     │   ├── NoGgufError                    no-gguf
     │   ├── CertificateError               certificate
+    │   ├── UnsafeRedirectError            unsafe-redirect
     │   └── TransferError                  transfer-failed
     ├── ShardError                      4
     │   ├── MissingShardError              missing-shard
@@ -115,6 +117,16 @@ class UnknownVariantError(UsageError):
     code = "unknown-variant"
 
 
+class UnusableTokenError(UsageError):
+    """What stands where a token should is none; it is never shown."""
+
+    code = "unusable-token"
+    usual_hint = (
+        "Set HF_TOKEN again, or write the file again with `hf auth login`; "
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN=1 goes without a token."
+    )
+
+
 class MalformedModelfileError(UsageError):
     """A Modelfile that Ollama would not take."""
 
@@ -179,6 +191,13 @@ class CertificateError(HubError):
         "file (PEM) that has them. If it is said to have expired, or not to be valid yet, look at "
         "this machine's clock."
     )
+
+
+class UnsafeRedirectError(HubError):
+    """A redirect from https to http, or to what no two clients read alike; it is not followed."""
+
+    code = "unsafe-redirect"
+    usual_hint = "A proxy or a login page may stand between this machine and the Hub."
 
 
 class TransferError(HubError):

@@ -4,8 +4,9 @@
 |---|---|
 | OLLAMA_MODELS | the store; default `~/.ollama/models`, as Ollama's own |
 | OLLAMA_HOST | where the running Ollama answers; read by the `ollama` client |
-| HF_ENDPOINT | the Hub; default https://huggingface.co |
+| HF_ENDPOINT | the Hub; default https://huggingface.co. A login in it goes there and nowhere else |
 | HF_TOKEN, HF_TOKEN_PATH, HF_HOME | the token; read by huggingface_hub |
+| HF_HUB_DISABLE_IMPLICIT_TOKEN | 1: no token is sent, HF_TOKEN neither; read by huggingface_hub |
 | HF_HUB_OFFLINE | 1 forbids the network |
 | NO_COLOR | any value: no colours |
 | DSOLLAMA_CONNECTIONS | parallel connections of a download, 1 to 32; default 8 |
@@ -24,6 +25,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from dsollama.addresses import Endpoint
+from dsollama.errors import UsageError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_CONNECTIONS = 8
@@ -76,13 +80,22 @@ def usual_patience() -> Patience:
     return Patience.from_environ(os.environ)
 
 
+def usual_endpoint() -> Endpoint:
+    """Return this process's HF_ENDPOINT, with the login that may stand in it.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    return _endpoint(os.environ)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says.
 
     Attributes:
         store: Ollama's model folder (the one that holds `blobs` and `manifests`).
-        endpoint: address of the Hub, without a slash at its end.
+        endpoint: address of the Hub, without a login and without a slash at its end.
         offline: whether the network is forbidden.
         ollama_host: OLLAMA_HOST as it stands, or None.
         connections: parallel connections of a download.
@@ -104,7 +117,11 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the variables of this module's table; unreadable numbers fall back to defaults."""
+        """Read the variables of this module's table; unreadable numbers fall back to defaults.
+
+        Raises:
+            UsageError: HF_ENDPOINT is no address.
+        """
         # Ollama, too, takes off spaces and quotation marks (envconfig.Var).
         named = environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
         store = named or "~/.ollama/models"
@@ -114,7 +131,7 @@ class Settings:
         home = store == "~" or store.startswith("~/")
         return cls(
             store=(Path(store).expanduser() if home else Path(store)).absolute(),
-            endpoint=(environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/"),
+            endpoint=_endpoint(environ).public,
             offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
             ollama_host=environ.get("OLLAMA_HOST") or None,
             connections=min(max(connections, 1), MAX_CONNECTIONS),
@@ -123,6 +140,17 @@ class Settings:
             store_named=bool(named),
             cache=cache if cache.is_absolute() else None,
         )
+
+
+def _endpoint(environ: Mapping[str, str]) -> Endpoint:
+    try:
+        return Endpoint.parse(environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT)
+    except ValueError:  # of which nothing is shown: a password may be in it
+        raise UsageError(
+            "HF_ENDPOINT is not the address of a server.",
+            "It is written https://HOST or https://USER:PASSWORD@HOST; other characters of a "
+            "password than letters and digits are written as %2F and the like.",
+        ) from None
 
 
 def _seconds(raw: str, usual: float, most: float = _MAX_SECONDS) -> float:

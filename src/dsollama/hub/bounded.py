@@ -14,6 +14,7 @@ import httpx2
 from huggingface_hub import is_offline_mode, set_client_factory
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+from dsollama.hub.guard import check_redirect, keep_authorization
 from dsollama.net.httpx_transport import Transport
 
 MAX_ANSWER_BYTES = 8 * 2**20
@@ -36,7 +37,10 @@ def _client() -> httpx2.Client:
     return httpx2.Client(
         transport=Transport(),
         headers={"Accept-Encoding": "identity"},
-        event_hooks={"request": [_unless_offline], "response": [_bound]},
+        event_hooks={
+            "request": [_unless_offline, keep_authorization],
+            "response": [check_redirect, _bound],
+        },
         follow_redirects=True,
         timeout=None,
     )

@@ -18,10 +18,8 @@ from dsollama.errors import (
     TransferError,
     UsageError,
 )
+from dsollama.hub.credentials import access_hint
 
-_ACCESS_HINT = (
-    "Accept its terms on the Hub's page where it asks, then set HF_TOKEN, or run `hf auth login`."
-)
 _DENIED = (401, 403)
 
 
@@ -52,7 +50,7 @@ def _of_answer(error: hf.HfHubHTTPError, endpoint: str, repository: str) -> Dsol
     if isinstance(error, hf.GatedRepoError):
         return AccessDeniedError(
             f"The repository {repository} is gated and this machine's token does not open it.",
-            _ACCESS_HINT,
+            access_hint(endpoint),
         )
     if isinstance(error, hf.RevisionNotFoundError):
         return RevisionNotFoundError(
@@ -67,12 +65,11 @@ def _of_answer(error: hf.HfHubHTTPError, endpoint: str, repository: str) -> Dsol
     if isinstance(error, hf.RepositoryNotFoundError):
         return RepositoryNotFoundError(
             f"The Hub at {endpoint} shows no repository {repository}.",
-            f"Check the spelling; a private one needs a token: {_ACCESS_HINT[:1].lower()}"
-            f"{_ACCESS_HINT[1:]}",
+            f"Check the spelling. A private one needs a token: {access_hint(endpoint)}",
         )
     if status in _DENIED:
         return AccessDeniedError(
-            f"The Hub refuses access to {repository} (HTTP {status}).", _ACCESS_HINT
+            f"The Hub refuses access to {repository} (HTTP {status}).", access_hint(endpoint)
         )
     return TransferError(
         f"The Hub at {endpoint} answered HTTP {status} for {repository}.",

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoSibling
 
 from dsollama.errors import HubOfflineError, TransferError
 from dsollama.hub.bounded import use_own_client
+from dsollama.hub.credentials import credentials
 from dsollama.hub.failures import hub_failures
-from dsollama.privileges import as_caller
+from dsollama.hub.guard import at_home
 from dsollama.settings import usual_patience
 from dsollama.waiting import within
 
@@ -62,6 +63,7 @@ def list_repository(
 
     Raises:
         HubError: one of its kinds (`hub.failures`).
+        UnusableTokenError: there is a token that cannot be one.
     """
     if offline:
         raise HubOfflineError(
@@ -69,15 +71,18 @@ def list_repository(
         )
     use_own_client()
     patience = usual_patience()
-    with as_caller():
-        api = HfApi(endpoint=endpoint, token=get_token(), library_name="dsollama")
+    proof = credentials(endpoint)
+    api = HfApi(endpoint=endpoint, token=False, headers=proof.headers, library_name="dsollama")
     try:
         with hub_failures(endpoint, name):
             info = within(
                 patience.answer,
                 threading.Event(),
-                lambda: api.model_info(
-                    name, revision=revision, files_metadata=True, timeout=patience.read
+                at_home(
+                    proof.home,
+                    lambda: api.model_info(
+                        name, revision=revision, files_metadata=True, timeout=patience.read
+                    ),
                 ),
             )
         files = [_file(name, sibling) for sibling in info.siblings or ()]

@@ -16,26 +16,28 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Protocol, Self
-from urllib.parse import urljoin, urlsplit
 from weakref import WeakSet
 
 import requests
-from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from dsollama import __version__
+from dsollama.addresses import redirected
 from dsollama.errors import (
     AccessDeniedError,
     CertificateError,
     HubError,
     HubUnreachableError,
     TransferError,
+    UnsafeRedirectError,
 )
 from dsollama.events import Listener, Noted
 from dsollama.hub.bounded import use_own_client
+from dsollama.hub.credentials import credentials
 from dsollama.hub.failures import hub_failures
+from dsollama.hub.guard import at_home, unsafe_redirect
 from dsollama.net.sessions import new_session
-from dsollama.privileges import as_caller
 from dsollama.settings import Patience, usual_patience
 from dsollama.waiting import within
 
@@ -264,8 +266,7 @@ class RangeReader:
 
     def __post_init__(self) -> None:
         use_own_client()
-        with as_caller():
-            self._token = None if self.anonymous else get_token()
+        self._proof = credentials(self.endpoint, anonymous=self.anonymous)
         self._addresses: dict[str, str] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -303,8 +304,6 @@ class RangeReader:
         except (requests.RequestException, TimeoutError) as error:
             self._local.session = None  # an abandoned request may still be using it
             raise _RetryableError(_reason(error)) from error
-        except ValueError as error:  # requests looks at a redirect's address itself
-            raise _unsafe_redirect(path) from error
         try:
             self._check(path, answer, start, end, file_size)
         except BaseException:
@@ -336,7 +335,10 @@ class RangeReader:
             if not answer.is_redirect:
                 return answer
             answer.close()
-            address = _redirected(address, answer.headers["Location"], path)
+            try:
+                address = redirected(address, answer.headers["Location"])
+            except ValueError as error:
+                raise unsafe_redirect(path, error) from error
         raise TransferError(
             f"The server redirects {path} more than {MAX_REDIRECTS} times.",
             "A proxy or a login page may stand between this machine and the Hub.",
@@ -345,8 +347,6 @@ class RangeReader:
     def _get_at(self, address: str, start: int, end: int) -> requests.Response:
         headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         headers["User-Agent"] = f"dsollama/{__version__}"
-        if self._token and _origin(address) == _origin(self.endpoint):
-            headers["Authorization"] = f"Bearer {self._token}"
         ask = partial(
             self._session().get,
             address,
@@ -354,7 +354,7 @@ class RangeReader:
             stream=True,
             timeout=(CONNECT_TIMEOUT, self.patience.read),
             allow_redirects=False,
-            auth=_no_auth,
+            auth=self._proof,  # also keeps requests from adding a password of ~/.netrc
         )
         return within(
             CONNECT_TIMEOUT + self.patience.read, self.cancelled, ask, requests.Response.close
@@ -408,15 +408,17 @@ class RangeReader:
                     ask = partial(
                         get_hf_file_metadata,
                         url,
-                        token=self._token or False,
+                        token=False,
+                        headers=self._proof.headers,
                         timeout=self.patience.read,
                         endpoint=self.endpoint,
                         library_name="dsollama",
                     )
-                    found = within(self.patience.answer, self.cancelled, ask)
+                    asking = at_home(self._proof.home, ask)
+                    found = within(self.patience.answer, self.cancelled, asking)
             except (HubUnreachableError, TransferError) as error:
                 raise _RetryableError(str(error).rstrip(".")) from error
-            except (AccessDeniedError, CertificateError):
+            except (AccessDeniedError, CertificateError, UnsafeRedirectError):
                 raise
             except HubError as error:
                 raise TransferError(f"The Hub does not give {path}: {error}", error.hint) from error
@@ -430,21 +432,6 @@ class RangeReader:
         return session
 
 
-def _origin(address: str) -> tuple[str, str | None, int | None] | None:
-    """Return scheme, host and port; None where there are none to be read."""
-    try:
-        parts = urlsplit(address)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return None
-    return parts.scheme, parts.hostname, port
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep requests from adding a password of ~/.netrc to an address of a CDN."""
-    return request
-
-
 def _retry_after(answer: requests.Response) -> float | None:
     """Seconds that the server asks to wait (Retry-After, or the `t` of RateLimit)."""
     value = answer.headers.get("Retry-After", "")
@@ -454,23 +441,6 @@ def _retry_after(answer: requests.Response) -> float | None:
         return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
     limit = re.search(r"\bt=(\d{1,9})\b", answer.headers.get("RateLimit", ""), re.ASCII)
     return float(limit[1]) if limit else None
-
-
-def _redirected(address: str, location: str, path: str) -> str:
-    """Return where a redirect leads; never away from https, or to anything but a server."""
-    schemes = {"https"} if urlsplit(address).scheme == "https" else {"http", "https"}
-    with suppress(ValueError):
-        target = urljoin(address, location)
-        if urlsplit(target).scheme in schemes:
-            return target
-    raise _unsafe_redirect(path)
-
-
-def _unsafe_redirect(path: str) -> TransferError:
-    return TransferError(
-        f"The server redirects {path} to an address that is not safe.",
-        "A proxy or a login page may stand between this machine and the Hub.",
-    )
 
 
 def _changed(path: str, found: str, listed: int) -> TransferError:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
+from dsollama.addresses import public_address
 from dsollama.install.journal import claimed_bytes, clear_claims
 from dsollama.store.files import read_small, write_atomically
 from dsollama.store.ledger import NO_COMMIT, Commit, Source, Text
@@ -25,7 +27,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """An install under way.
 
     Attributes:
-        endpoint: the Hub.
+        endpoint: the Hub, without a login.
         repository: OWNER/REPO.
         commit: full hash that the files are read at.
         quant: label as the repository writes it.
@@ -51,6 +53,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     variants: tuple[Text, ...]
     stamps: tuple[Text, ...] = ()
     version: int = _VERSION
+
+    def __post_init__(self) -> None:
+        """Drop a login from the Hub's address: an earlier dsollama kept it."""
+        structs.force_setattr(self, "endpoint", public_address(self.endpoint))
 
     @property
     def target(self) -> str:

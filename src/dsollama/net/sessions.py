@@ -29,11 +29,16 @@ def new_session(*, proxied: bool) -> requests.Session:
     Args:
         proxied: whether the environment's proxies count.
     """
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(proxied=proxied))
     return session
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, _resp: requests.Response) -> None:
+        """Keep requests from looking at a redirect: it would read all of its body first."""
 
 
 class _Adapter(HTTPAdapter):

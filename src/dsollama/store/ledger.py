@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from msgspec import structs
 
+from dsollama.addresses import public_address
 from dsollama.store.files import read_small, store_failures, write_atomically
 
 NO_COMMIT = "0" * 40
@@ -60,7 +62,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         size: bytes of the blob.
-        endpoint: the Hub that it came from; empty where no Hub has listed its files.
+        endpoint: the Hub that it came from, without a login; empty where no Hub has listed its
+            files.
         repository: OWNER/REPO.
         commit: full hash of the commit; NO_COMMIT where no Hub has listed its files.
         quant: label as the repository writes it.
@@ -91,6 +94,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     dsollama: Text
     folder: Text = ""
     version: int = _VERSION
+
+    def __post_init__(self) -> None:
+        """Drop a login from the Hub's address: an earlier dsollama kept it."""
+        structs.force_setattr(self, "endpoint", public_address(self.endpoint))
 
     @property
     def listed(self) -> bool:
