@@ -34,7 +34,8 @@
     │   ├── NotEnoughDiskError             not-enough-disk
     │   ├── StoreNotWritableError          store-not-writable
     │   ├── StoreBusyError                 store-busy
-    │   └── BrokenManifestError            broken-manifest
+    │   ├── BrokenManifestError            broken-manifest
+    │   └── DamagedBlobError               damaged-blob
     ├── EngineError                     6
     │   ├── OllamaUnreachableError         ollama-unreachable
     │   ├── OllamaSilentError              ollama-silent
@@ -283,6 +284,12 @@ class BrokenManifestError(StoreError):
 
     code = "broken-manifest"
     usual_hint = "`dsollama remove` the model and install it again; its weights are taken over."
+
+
+class DamagedBlobError(StoreError):
+    """Weights that the store has do not have the bytes that their name says."""
+
+    code = "damaged-blob"
 
 
 class EngineError(DsollamaError):

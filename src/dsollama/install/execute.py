@@ -25,6 +25,7 @@ from dsollama.install.consume import MAX_CONNECTIONS, reach
 from dsollama.install.journal import clear_claims
 from dsollama.install.merged import require_merged, shards_gaps
 from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
+from dsollama.install.recheck import note_right, require_right
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.register import MergedFile, adopt, names_of, take_over
 from dsollama.install.segments import Job, make_jobs
@@ -97,7 +98,9 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
                 plan = adopt(plan, store, staging, blob, listener)
     if plan.installed:
         digest = plan.installed
+        require_right(plan, store, listener)
         plan = take_over(plan, store, listener)
+    note_right(store, digest)
     return Installed(
         names=names_of(plan),
         digest=digest,

@@ -6,6 +6,7 @@ the shard's. Nothing else has to be believed: not the program that wrote it, nor
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -66,6 +67,19 @@ def require_merged(
         if digest != shards[piece.shard]:
             raise _wrong(f"other bytes than those of shard {piece.shard + 1} of {len(shards)}")
     return digests
+
+
+def digest_file(path: Path, size: int, listener: Listener) -> str:
+    """Return the digest of a file of `size` bytes, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return str(_digest(handle, (), {}, size, {}, listener).whole)
+    finally:
+        os.close(handle)
 
 
 def shards_gaps(layout: MergedLayout, files: Mapping[int, Path]) -> dict[int, bytes]:
@@ -157,7 +171,7 @@ class _Reader:
             view = self._hashing.buffer()[: min(end - at, CELL_BYTES - at % CELL_BYTES)]
             count = os.preadv(self._file, [view], at)
             if not count:
-                raise _wrong("a file that becomes shorter")
+                raise OSError(errno.EIO, "it becomes shorter while it is read")
             at += count
             self._hashing.feed(digests, view[:count], partial(self._tell, at))
             if at % BLOCK_BYTES == 0 and at < self._size:

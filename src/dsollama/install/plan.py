@@ -23,6 +23,7 @@ from dsollama.install.consume import require_consumable, room_needed
 from dsollama.install.differences import settings_differences
 from dsollama.install.from_store import find_merged, find_unlisted, reader_of
 from dsollama.install.naming import PlannedModel, name_models, require_places, spell_for_store
+from dsollama.install.recheck import require_header
 from dsollama.install.record import Record, resumable_bytes
 from dsollama.install.replacing import Replaced, find_replaced
 from dsollama.install.request import InstallRequest, Merger
@@ -222,6 +223,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         with as_caller():
             require_consumable(plan.shards, local)
     plan = with_disk(plan)
+    require_header(plan, store)
     return replace(plan, replaces=replaced_in_store(plan, store))
 
 

@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         model: the catalog's key of the model, if it has one.
         name: `--name`, if it was given.
         variants: `--variants`.
-        stamps: of the local files that are compared with no digest (`sources.stamp_of`), by the
+        stamps: of the local files that are compared with no digest (`stamp_of`), by the
             files' order; what is staged is of these very files.
     """
 

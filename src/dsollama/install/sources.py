@@ -16,6 +16,7 @@ from dsollama.errors import HubOfflineError, UnreadableShardError
 from dsollama.hub.listing import RemoteFile
 from dsollama.hub.ranges import RangeReader, Stream, read_all
 from dsollama.privileges import CALLER, Identity, acting_as
+from dsollama.store.files import stamp_of
 
 MAX_FOLDER_ENTRIES = 100_000
 """How many files of `--from-dir` are looked at."""
@@ -36,15 +37,6 @@ class LocalFile:
     path: Path
     shift: int = 0
     stamp: str = ""
-
-
-def stamp_of(found: os.stat_result) -> str:
-    """Return what tells a file from one that was changed or put in its place.
-
-    Whoever changes a file can set its mtime, but not its ctime. The inode's number is left out:
-    some file systems give a new one at every look.
-    """
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 class ShardReader:

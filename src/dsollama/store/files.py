@@ -182,6 +182,15 @@ def read_small(path: Path, limit: int, *, follow: bool = True) -> bytes:
         return file.read(found.st_size)
 
 
+def stamp_of(found: os.stat_result) -> str:
+    """Return what tells a file from one that was changed or put in its place.
+
+    Whoever changes a file can set its mtime, but not its ctime. The inode's number is left out:
+    some file systems give a new one at every look.
+    """
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

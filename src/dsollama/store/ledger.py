@@ -78,6 +78,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         dsollama: which version wrote this.
         folder: the folder or the other store that its files were copied from, where no Hub has
             listed them.
+        seen: what the blob's file was (`store.files.stamp_of`) when all its bytes had been
+            digested last; empty where that is not known.
     """
 
     size: Count
@@ -93,6 +95,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     installed: Text
     dsollama: Text
     folder: Text = ""
+    seen: Text = ""
     version: int = _VERSION
 
     def __post_init__(self) -> None:
