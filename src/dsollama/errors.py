@@ -54,7 +54,10 @@ Foreign exceptions are turned into these where they enter (``hub.client``, ``oll
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
+
+_MAX_CAUSES = 20
 
 
 class DsollamaError(Exception):
@@ -73,6 +76,18 @@ class DsollamaError(Exception):
         """
         super().__init__(message)
         self.hint = hint or self.usual_hint
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that it comes from, also as requests and httpx wrap them."""
+    waiting, seen = [error], 0
+    while waiting and seen < _MAX_CAUSES:
+        each = waiting.pop(0)
+        seen += 1
+        yield each
+        context = None if each.__suppress_context__ else each.__context__
+        inner = (each.__cause__, context, getattr(each, "reason", None), *each.args)
+        waiting += [found for found in inner if isinstance(found, BaseException)]
 
 
 class UsageError(DsollamaError):

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from dsollama.limits import start_thread
 from dsollama.privileges import as_caller
 
 POLL_SECONDS = 0.05
@@ -30,9 +31,10 @@ def within(
 
     Raises:
         TimeoutError: it takes longer, or was cancelled.
+        LimitError: the system starts no thread for it.
     """
     call = _Call(ask, close)
-    threading.Thread(target=call.run, daemon=True).start()
+    start_thread(call.run)
     waited = 0.0
     while not call.done.wait(POLL_SECONDS):
         waited += POLL_SECONDS

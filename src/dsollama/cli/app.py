@@ -14,6 +14,7 @@ import typer
 
 from dsollama.cli import chat, demo, garbage, install, models, remove, template, verify
 from dsollama.errors import DsollamaError, InterruptedByUserError
+from dsollama.limits import limit_error, prepare
 
 GC_THRESHOLD = 50_000
 """New objects between two garbage collections. Imports make hundreds of thousands that all stay:
@@ -65,6 +66,7 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
         signal.signal(signal.SIGHUP, _stop)
     try:
+        prepare()
         app(prog_name="dsollama")
     except DsollamaError as error:
         _fail(error.code, str(error), error.hint, error.exit_code)
@@ -76,6 +78,9 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        limit = limit_error(error)
+        if limit:
+            _fail(limit.code, str(limit), limit.hint, limit.exit_code)
         if os.environ.get("DSOLLAMA_TRACEBACK"):
             raise
         _fail(

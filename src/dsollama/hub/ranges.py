@@ -37,6 +37,7 @@ from dsollama.hub.bounded import use_own_client
 from dsollama.hub.credentials import credentials
 from dsollama.hub.failures import hub_failures
 from dsollama.hub.guard import at_home, unsafe_redirect
+from dsollama.limits import start_thread
 from dsollama.net.sessions import new_session
 from dsollama.settings import Patience, usual_patience
 from dsollama.waiting import within
@@ -207,10 +208,10 @@ class _Watch:
         """Watch over the block, which reads from `answer`."""
         key = threading.get_ident()
         with self._lock:
-            self._reads[key] = (time.monotonic() + self._limit, answer)
             if not self._running:
+                start_thread(self._run)
                 self._running = True
-                threading.Thread(target=self._run, daemon=True).start()
+            self._reads[key] = (time.monotonic() + self._limit, answer)
         try:
             yield
         finally:

@@ -93,6 +93,12 @@ class Arrivals:
         with self._queued:
             self._queued.notify_all()
 
+    def give_back(self, number: int) -> None:
+        """Have the rest of a segment fetched by somebody else, before everything else."""
+        with self._queued:
+            self._queue.appendleft(number)
+            self._queued.notify()
+
     def forget(self, job: int) -> None:
         """Take back what is in place of a job."""
         with self._changed:

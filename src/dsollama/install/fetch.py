@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dsollama.errors import DsollamaError
+from dsollama.errors import DsollamaError, LimitError
 from dsollama.hub.ranges import Stream
 from dsollama.install.arrivals import Arrivals
 from dsollama.install.journal import write_progress
@@ -15,6 +15,7 @@ from dsollama.install.segments import CELL_BYTES, Job, Segment
 from dsollama.install.sources import ShardReader
 from dsollama.install.staged import StagedFile
 from dsollama.install.window import CELLS, Window
+from dsollama.limits import limit_error, most_connections, start_thread
 
 FIRST_CONNECTIONS = 2
 RAMP_SECONDS = 1.0
@@ -67,16 +68,29 @@ class Fetch:
         self._threads: list[threading.Thread] = []
         self._claiming = threading.Lock()
         self._unclaimed = 0
+        self._counting = threading.Lock()
+        self._working = 0
         self._held_back = False
         self.digesting = False
         """Whether the digests have something to do, rather than waiting for bytes."""
 
     def start(self, connections: int) -> None:
-        """Start the connections, some of them later."""
-        for number in range(min(connections, max(self._arrivals.waiting, 1))):
-            thread = threading.Thread(target=self._work, args=(number,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        """Start the connections, some of them later; where a limit is met, fewer.
+
+        Raises:
+            LimitError: not even one can be started.
+        """
+        for number in range(min(most_connections(connections), max(self._arrivals.waiting, 1))):
+            with self._counting:
+                self._working += 1
+            try:
+                self._threads.append(start_thread(self._work, number))
+            except LimitError:
+                with self._counting:
+                    self._working -= 1
+                if not self._threads:
+                    raise
+                return
 
     def end(self) -> None:
         """Stop all connections and wait for them."""
@@ -86,7 +100,11 @@ class Fetch:
             thread.join()
 
     def _work(self, number: int) -> None:
-        """Fetch segments until the end; the first failure stops all."""
+        """Fetch segments until the end; the first failure stops all.
+
+        A limit that is met while others still work ends this connection alone.
+        """
+        segment = None
         try:
             self._wait_for_turn(number)
             while not self._arrivals.stop.is_set():
@@ -94,7 +112,16 @@ class Fetch:
                 if segment is not None:
                     self._fetch(segment)
         except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
-            self._arrivals.fail(error)
+            if segment is None or not limit_error(error) or not self._leave():
+                self._arrivals.fail(error)
+            else:
+                self._arrivals.give_back(segment)
+
+    def _leave(self) -> bool:
+        """Leave the work to the others, if there are any."""
+        with self._counting:
+            self._working -= 1
+            return self._working > 0
 
     def _may_begin(self, segment: Segment) -> bool:
         position = self._jobs[segment.job].origin + segment.target

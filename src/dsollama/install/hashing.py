@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
+from dsollama.limits import limit_error
+
 READ_AHEAD = 4
 """Blocks that may wait for their digests."""
 
@@ -23,9 +25,26 @@ class Hashing:
         self._next = 0
 
     def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self) -> None:
+        """Start the threads now, while there is nothing to lose.
+
+        Raises:
+            LimitError: the system starts no more.
+        """
+        for pool in self._pools:
+            try:
+                pool.submit(int).result()
+            except RuntimeError as error:
+                raise limit_error(error) or error from error
+
+    def end(self) -> None:
+        """Wait for the threads and end them."""
         for pool in self._pools:
             pool.shutdown()
 

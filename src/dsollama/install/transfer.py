@@ -29,6 +29,7 @@ from dsollama.install.segments import CELL_BYTES, Job, make_segments
 from dsollama.install.sources import ShardReader
 from dsollama.install.staged import StagedFile
 from dsollama.install.window import Window
+from dsollama.limits import start_thread
 
 BLOCK_BYTES = 64 * 2**20
 """Of the ledger's prefixes: what a repair fetches at least."""
@@ -99,6 +100,8 @@ class Transfer:
         self._prefixes: dict[int, str] = {}
         self._reported = 0.0
         self._claiming = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._hashing = Hashing(CELL_BYTES)
 
     @property
     def moved(self) -> int:
@@ -106,7 +109,10 @@ class Transfer:
         return self._arrivals.moved
 
     def __enter__(self) -> Self:
-        """Open the files and start the connections and the syncing of the journal."""
+        """Open the files and start the threads: of the journal, the digests, the connections.
+
+        The connections last: for them fewer threads are enough, too.
+        """
         for job in self._jobs:
             if job.file not in self._files:
                 self._files[job.file] = StagedFile(job.file)
@@ -119,9 +125,13 @@ class Transfer:
             self._staging,
             self._reach,
         )
-        self._fetch.start(self._connections)
-        self._syncing = threading.Thread(target=self._keep_journal, daemon=True)
-        self._syncing.start()
+        try:
+            self._threads = [start_thread(self._keep_journal)]
+            self._hashing.start()
+            self._fetch.start(self._connections)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(
@@ -132,7 +142,9 @@ class Transfer:
     ) -> None:
         """Stop the threads, make everything durable and leave a true journal."""
         self._fetch.end()
-        self._syncing.join()
+        for thread in self._threads:
+            thread.join()
+        self._hashing.end()
         try:
             self.checkpoint()
             end_progress(self._staging)  # it may claim what was forgotten since
@@ -157,10 +169,9 @@ class Transfer:
             StoreError: the disk refused.
         """
         shards = []
-        with Hashing(CELL_BYTES) as hashing:
-            for index in range(len(self._jobs)):
-                found, whole = self._verified(index, whole, hashing)
-                shards.append(found)
+        for index in range(len(self._jobs)):
+            found, whole = self._verified(index, whole, self._hashing)
+            shards.append(found)
         self._report(len(self._jobs) - 1, final=True)
         merged = whole.hexdigest() if whole else None
         return Digests(tuple(shards), merged, self._all_prefixes(merged or shards[-1]))

@@ -6,6 +6,7 @@ import threading
 
 import httpx2
 
+from dsollama.limits import limit_error
 from dsollama.net.proxies import proxy_for
 from dsollama.net.tls import certificate_error, tls_context
 
@@ -28,15 +29,14 @@ class Transport(httpx2.BaseTransport):
 
         Raises:
             CertificateError: the server's certificate is not trusted.
+            LimitError: there is no memory or handle for it.
             UsageError: the environment names something that is no proxy.
         """
         try:
             return self._way(proxy_for(str(request.url))).handle_request(request)
-        except httpx2.ConnectError as error:
-            untrusted = certificate_error(error, request.url.host)
-            if untrusted:
-                raise untrusted from error
-            raise
+        except httpx2.TransportError as error:
+            name = request.url.host
+            raise limit_error(error) or certificate_error(error, name) or error from error
 
     def close(self) -> None:
         """Close every connection."""

@@ -11,6 +11,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from dsollama.errors import TransferError
+from dsollama.limits import limit_error
 from dsollama.net.proxies import proxy_for
 from dsollama.net.tls import certificate_error, tls_context
 
@@ -55,11 +56,9 @@ class _Adapter(HTTPAdapter):
         options["proxies"] = {urlsplit(address).scheme: proxy} if proxy else {}
         try:
             return super().send(request, *args, **options)
-        except requests.exceptions.SSLError as error:
-            untrusted = certificate_error(error, urlsplit(address).hostname or address)
-            if untrusted:
-                raise untrusted from error
-            raise
+        except requests.RequestException as error:
+            name = urlsplit(address).hostname or address
+            raise limit_error(error) or certificate_error(error, name) or error from error
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None

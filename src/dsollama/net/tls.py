@@ -20,12 +20,12 @@ from pathlib import Path
 
 from certifi import where
 
-from dsollama.errors import CertificateError, UsageError
+from dsollama.errors import CertificateError, UsageError, causes
+from dsollama.limits import limit_error
 from dsollama.privileges import as_caller
 
 FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 FOLDERS = "SSL_CERT_DIR"
-_MAX_CAUSES = 20
 
 
 def tls_context() -> ssl.SSLContext:
@@ -45,7 +45,7 @@ def certificate_error(error: BaseException, address: str) -> CertificateError | 
         error: what the client raised.
         address: of the server, as it may be shown.
     """
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             reason = each.verify_message.rstrip(".") or "it cannot be verified"
             found = CertificateError(f"The certificate of {address} is not trusted: {reason}.")
@@ -95,6 +95,9 @@ def _load(context: ssl.SSLContext, variable: str, path: Path) -> None:
     except ssl.SSLError as error:
         raise _unusable(variable, path, "which holds no certificates in PEM form") from error
     except OSError as error:
+        limit = limit_error(error)
+        if limit:
+            raise limit from error
         reason = (error.strerror or str(error)).lower()
         raise _unusable(variable, path, f"which cannot be read: {reason}") from error
 
@@ -105,14 +108,3 @@ def _unusable(variable: str, path: Path, why: str) -> UsageError:
         f"Let {variable} name a file of certificates in PEM form, or unset it: then those of the "
         "system count.",
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it comes from, as requests and httpx wrap them."""
-    waiting, seen = [error], 0
-    while waiting and seen < _MAX_CAUSES:
-        each = waiting.pop()
-        seen += 1
-        yield each
-        inner = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
-        waiting += [found for found in inner if isinstance(found, BaseException)]

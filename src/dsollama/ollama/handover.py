@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from dsollama.limits import start_thread
 from dsollama.ollama.server import Server
 
 LOOPBACK = "127.0.0.1"
@@ -69,7 +69,7 @@ def _registry(manifests: tuple[bytes, ...]) -> Iterator[str]:
             """Say nothing on stderr."""
 
     with ThreadingHTTPServer((LOOPBACK, 0), Handler) as registry:
-        threading.Thread(target=registry.serve_forever, args=(0.05,), daemon=True).start()
+        start_thread(registry.serve_forever, 0.05)
         try:
             yield f"{LOOPBACK}:{registry.server_port}"
         finally:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from dsollama.errors import NotEnoughDiskError, StoreNotWritableError
+from dsollama.limits import limit_error
 from dsollama.store.ownership import (
     FILE_MODE,
     FOLDER_MODE,
@@ -27,10 +28,13 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def store_failures(place: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into a StoreError about `place`."""
+    """Turn an OSError inside the block into a StoreError about `place`, or a LimitError."""
     try:
         yield
     except OSError as error:
+        limit = limit_error(error)
+        if limit:
+            raise limit from error
         if error.errno in _NO_SPACE:
             raise NotEnoughDiskError(
                 f"The disk of {place} is full.", "Free some space and run the same command again."
