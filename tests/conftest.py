@@ -34,6 +34,7 @@ from dsollama.settings import Settings
 ROOT = Path(__file__).parents[1]
 TERMINUS = "unsloth/DeepSeek-V3.1-Terminus-GGUF"
 STEM = "DeepSeek-V3.1-Terminus-UD-Q2_K_XL"
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 REFERENCE_VERSION = (0, 33, 0)
 ENGINES_REQUIRED = bool(os.environ.get("DSOLLAMA_REQUIRE_ENGINES"))
 """`make test` sets it: a test whose engine is missing then fails instead of being skipped."""
@@ -77,7 +78,7 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("HF_", "OLLAMA_", "LLAMA_", "DSOLLAMA_")):
             monkeypatch.delenv(name)
-        if name.lower().endswith("_proxy"):
+        if name.lower().endswith("_proxy") or name in CERTIFICATES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home" / "hf"))

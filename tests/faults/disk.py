@@ -81,7 +81,7 @@ def no_inodes(scene: Scene) -> Iterator[None]:
 @case(DISK, "the user's quota is used up (tmpfs)", exits=5, says="is full")
 def quota(scene: Scene) -> Iterator[None]:
     mounts.mount_store(scene, "tmpfs", "size=200m,usrquota,usrquota_block_hardlimit=24m")
-    _give(scene)
+    give_store(scene)
     yield
 
 
@@ -164,7 +164,7 @@ def foreign_store(scene: Scene) -> Iterator[None]:
 @case(PLACE, "manifests/ belongs to another user", exits=5, says="cannot be written")
 def foreign_manifests(scene: Scene) -> Iterator[None]:
     _as_another_user(scene)
-    _give(scene)
+    give_store(scene)
     _own(scene.store / "manifests", 0)
     yield
     _own(scene.store, 0)
@@ -241,11 +241,11 @@ def _shut_down(store: Path) -> None:
         os.close(handle)
 
 
-def _as_another_user(scene: Scene) -> None:
+def _as_another_user(scene: Scene, user: int = USER) -> None:
     """Let the program be run by a user who does not own the store."""
     if not is_root():
         pytest.skip("only root can run a program as another user")
-    scene.prefix = as_user(USER)
+    scene.prefix = as_user(user)
     scene.environment |= {"PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
     for folder in (scene.store, *scene.store.parents):
         if folder != Path("/") and not folder.stat().st_mode & 0o001:
@@ -255,10 +255,11 @@ def _as_another_user(scene: Scene) -> None:
         pytest.skip("another user cannot read this Python")
 
 
-def _give(scene: Scene) -> None:
+def give_store(scene: Scene, user: int = USER) -> None:
+    """Let the store belong to another user, who runs the program."""
     if not scene.prefix:
-        _as_another_user(scene)
-    _own(scene.store, USER)
+        _as_another_user(scene, user)
+    _own(scene.store, user)
 
 
 def _own(top: Path, user: int) -> None:

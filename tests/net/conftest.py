@@ -16,14 +16,6 @@ from dsollama.demo.loopback_hub import LoopbackHub
 
 from conftest import TERMINUS, make_repository
 
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-
-
-@pytest.fixture(autouse=True)
-def _no_certificates_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in CERTIFICATES:
-        monkeypatch.delenv(name, raising=False)
-
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:

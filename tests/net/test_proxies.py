@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -131,3 +138,48 @@ def test_a_model_s_files_name_no_proxy(bench: Bench, tmp_path: Path) -> None:
         done = dsollama(*INSTALL, **environment)
     assert done.returncode == 0, done.stderr
     assert not [path for path in tmp_path.rglob("*.json") if b"secret" in path.read_bytes()]
+
+
+@contextmanager
+def _http_proxy(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[str]]]:
+    """A proxy that passes plain requests on, by http or https; yields its host and what it saw."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            parts = urlsplit(self.path)
+            onward = http.client.HTTPConnection(parts.hostname or "", parts.port)
+            onward.request(self.command, self.path, headers=dict(self.headers))
+            answer = onward.getresponse()
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.read())
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if context:
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_listing_and_bytes_go_through_a_proxy_by_http_or_https(
+    scheme: str, bench: Bench, server_context: ssl.SSLContext, authority_file: Path
+) -> None:
+    with _http_proxy(server_context if scheme == "https" else None) as (host, asked):
+        environment = _environment(bench) | {"HTTP_PROXY": f"{scheme}://{host}"}
+        done = dsollama(*INSTALL, SSL_CERT_FILE=str(authority_file), **environment)
+    assert done.returncode == 0, done.stderr
+    assert any(address.startswith(bench.hub.endpoint) for address in asked)
+    assert any(address.startswith(bench.hub.cdn) for address in asked)

@@ -23,7 +23,8 @@ from dsollama.ollama.client import connect, ollama_failures
 from dsollama.ollama.names import listed_names
 from dsollama.ollama.server import Server
 
-from .conftest import CERTIFICATES, dsollama
+from .conftest import dsollama
+from conftest import CERTIFICATES
 
 INSTALL = ("install", "UD-Q2_K_XL", "--yes")
 FILES = [name for name in CERTIFICATES if name != "SSL_CERT_DIR"]

@@ -150,8 +150,9 @@ class LoopbackHub:
         return self._address(1)
 
     def _address(self, number: int) -> str:
-        scheme = "https" if self.tls else "http"
-        return f"{scheme}://127.0.0.1:{self._servers[number].server_address[1]}"
+        server = self._servers[number]
+        scheme = "https" if isinstance(server.socket, ssl.SSLSocket) else "http"
+        return f"{scheme}://127.0.0.1:{server.server_address[1]}"
 
     def seen(self, request: Request) -> None:
         """Remember a request."""
@@ -344,7 +345,7 @@ class _Cdn(_Handler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def _send_some(self, file: BinaryIO, start: int, count: int) -> int:
-        if self.hub.tls:
+        if isinstance(self.connection, ssl.SSLSocket):
             sent: int = self.connection.sendfile(file, start, min(count, 2**20))
             return sent
         return os.sendfile(self.connection.fileno(), file.fileno(), start, count)

@@ -429,7 +429,7 @@ class RangeReader:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = new_session(proxied=True)
+            session = self._local.session = new_session()
         return session
 
 

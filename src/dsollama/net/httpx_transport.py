@@ -48,6 +48,8 @@ class Transport(httpx2.BaseTransport):
     def _way(self, proxy: str | None) -> httpx2.HTTPTransport:
         with self._lock:
             if proxy not in self._ways:
-                by = httpx2.Proxy(proxy, ssl_context=self._context) if proxy else None
+                by = httpx2.Proxy(proxy) if proxy else None
+                if by is not None and by.url.scheme == "https":
+                    by.ssl_context = self._context
                 self._ways[proxy] = httpx2.HTTPTransport(verify=self._context, proxy=by)
             return self._ways[proxy]

@@ -21,19 +21,16 @@ MAX_INTERIM = 32
 _SWITCHING = 101
 
 
-def new_session(*, proxied: bool) -> requests.Session:
+def new_session() -> requests.Session:
     """Return a session that heeds of the environment only what `net` reads: no ~/.netrc either.
 
     A certificate that is not trusted raises CertificateError; a variable that names no
     certificates or no proxy, UsageError.
-
-    Args:
-        proxied: whether the environment's proxies count.
     """
     session = _Session()
     session.trust_env = False
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(proxied=proxied))
+        session.mount(scheme, _Adapter())
     return session
 
 
@@ -45,14 +42,10 @@ class _Session(requests.Session):
 class _Adapter(HTTPAdapter):
     """Its overridden methods are those that requests shows for this."""
 
-    def __init__(self, *, proxied: bool) -> None:
-        self._proxied = proxied
-        super().__init__()
-
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> Any:
         """Send through the address's proxy; an untrusted certificate is told as one."""
         address = request.url or ""
-        proxy = proxy_for(address) if self._proxied else None
+        proxy = proxy_for(address)
         options["proxies"] = {urlsplit(address).scheme: proxy} if proxy else {}
         try:
             return super().send(request, *args, **options)
