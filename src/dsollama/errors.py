@@ -34,6 +34,7 @@
     │   ├── NotEnoughDiskError             not-enough-disk
     │   ├── StoreNotWritableError          store-not-writable
     │   ├── StoreBusyError                 store-busy
+    │   ├── OversizedStoreError            oversized-store
     │   ├── BrokenManifestError            broken-manifest
     │   └── DamagedBlobError               damaged-blob
     ├── EngineError                     6
@@ -292,6 +293,13 @@ class StoreBusyError(StoreError):
     """Another dsollama is at work on the same thing in the same store."""
 
     code = "store-busy"
+
+
+class OversizedStoreError(StoreError):
+    """The store holds more than any real one, and looking at it all would never end."""
+
+    code = "oversized-store"
+    usual_hint = "Give --store / OLLAMA_MODELS the folder that holds `blobs` and `manifests`."
 
 
 class BrokenManifestError(StoreError):

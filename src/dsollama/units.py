@@ -1,8 +1,13 @@
-"""Numbers as people read them. GB is 10^9 bytes, as on the Hub and in the documents."""
+"""Numbers and lists as people read them. GB is 10^9 bytes, as on the Hub and in the documents."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 GB = 10**9
+MAX_SHOWN = 10
+"""Of a list in a sentence."""
+
 _STEPS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
@@ -25,3 +30,9 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {secs:02d} s" if minutes else f"{secs} s"
+
+
+def some_of(texts: Sequence[str]) -> str:
+    """Return `a, b, c`, or the first MAX_SHOWN and how many more there are."""
+    more = f" and {len(texts) - MAX_SHOWN} more" if len(texts) > MAX_SHOWN else ""
+    return ", ".join(texts[:MAX_SHOWN]) + more

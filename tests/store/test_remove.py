@@ -20,9 +20,10 @@ from dsollama.errors import NotInstalledError, StoreBusyError, StoreNotWritableE
 from dsollama.store import remove as remove_module
 from dsollama.store import store as store_module
 from dsollama.store.garbage import delete_garbage, find_garbage
+from dsollama.store.manifest import MAX_MANIFEST_BYTES
 from dsollama.store.names import parse_name
 from dsollama.store.remove import RemovePlan, plan_removal, remove
-from dsollama.store.store import MAX_SMALL_BLOB, Store
+from dsollama.store.store import Store
 from handmade import (
     HEX,
     TEMPLATE,
@@ -145,7 +146,7 @@ def broken(store: Store, case: str) -> Path:
         return put(store, place, data[case])
     path = put(store, place, b"")
     if case == "huge":
-        os.truncate(path, MAX_SMALL_BLOB + 1)
+        os.truncate(path, MAX_MANIFEST_BYTES + 1)
         return path
     path.unlink()
     if case == "pipe":

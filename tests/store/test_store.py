@@ -18,6 +18,7 @@ from dsollama.errors import (
     StoreNotWritableError,
 )
 from dsollama.store.files import store_failures
+from dsollama.store.manifest import MAX_MANIFEST_BYTES
 from dsollama.store.names import parse_name
 from dsollama.store.store import MAX_SMALL_BLOB, Store
 
@@ -230,7 +231,7 @@ def test_a_manifest_that_cannot_be_read_is_broken_and_not_listed(store: Store, n
 
 
 def test_a_manifest_larger_than_any_is_broken_and_not_listed(store: Store) -> None:
-    os.truncate(put(store, f"{LIBRARY}/huge/latest", b""), MAX_SMALL_BLOB + 1)
+    os.truncate(put(store, f"{LIBRARY}/huge/latest", b""), MAX_MANIFEST_BYTES + 1)
     with pytest.raises(BrokenManifestError, match="too large"):
         store.model(parse_name("huge"))
     assert listed(store) == []

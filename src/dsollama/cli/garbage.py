@@ -86,7 +86,15 @@ def _report(found: Garbage, *, as_json: bool) -> None:
         hint(f"dsollama gc --delete --all frees {format_bytes(freed(all_of_it))}.")
     if not all_of_it:
         hint(f"{found.store} has no garbage that may be deleted.")
+    _hint_more(found)
     hint_unreadable(found.unreadable)
+
+
+def _hint_more(found: Garbage) -> None:
+    from dsollama.cli.output import hint
+
+    if found.more:
+        hint(f"Note: {found.more} more like these were found; the next run takes up with them.")
 
 
 def _row(found: Garbage, each: Finding) -> list[str]:
@@ -113,6 +121,7 @@ def _tell(found: Garbage, deleted: Sequence[Finding], *, as_json: bool) -> None:
                 "freed": freed(deleted),
                 "deleted": [each.to_json() for each in deleted],
                 "left": left,
+                "more_findings": found.more,
                 "unreadable": [each.to_json() for each in found.unreadable],
             }
         )
@@ -120,4 +129,5 @@ def _tell(found: Garbage, deleted: Sequence[Finding], *, as_json: bool) -> None:
         for each in deleted:
             say(printable(each.path.relative_to(found.store)))
     hint(f"Deleted {len(deleted)} files or folders; {format_bytes(freed(deleted))} of disk freed.")
+    _hint_more(found)
     hint_unreadable(found.unreadable)

@@ -33,16 +33,25 @@ def register(app: typer.Typer) -> None:
 
 def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     from dsollama.cli.output import hint, print_json, print_table
-    from dsollama.store.spelling import clashes
+    from dsollama.store.spelling import by_spelling, clashes, touching
     from dsollama.store.store import Store
-    from dsollama.units import format_bytes
+    from dsollama.units import MAX_SHOWN, format_bytes
 
     opened = Store(store_settings(store).store)
     models = opened.models()
     twins = clashes(opened.names())
+    found = by_spelling(twins)
     described = [
         describe(opened, each)
-        | {"twins": sorted({str(name) for clash in twins for name in clash.others(each.name)})}
+        | {
+            "twins": sorted(
+                {
+                    str(name)
+                    for clash in touching(each.name, found)
+                    for name in clash.others(each.name)
+                }
+            )
+        }
         for each in models
     ]
     if as_json:
@@ -65,8 +74,10 @@ def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     print_table(rows)
     blobs = {layer.digest: layer.size for each in models for layer in (each.config, *each.layers)}
     hint(f"{format_bytes(sum(blobs.values()))} on disk (names with the same WEIGHTS share them)")
-    for clash in twins:
+    for clash in twins[:MAX_SHOWN]:
         hint(f"Note: {clash.text()}")
+    if len(twins) > MAX_SHOWN:
+        hint(f"Note: {len(twins) - MAX_SHOWN} more parts of names are spelled in two ways.")
     if twins:
         hint("Hint: `dsollama verify --quick` says how to give them one spelling.")
 
@@ -158,6 +169,8 @@ def details(store: Store, model: InstalledModel) -> dict[str, Any]:
     Raises:
         BrokenManifestError: one of its small layers cannot be read.
     """
+    from msgspec import structs
+
     from dsollama.modelfile import layers
 
     def text(media_type: str) -> str | None:
@@ -171,7 +184,7 @@ def details(store: Store, model: InstalledModel) -> dict[str, Any]:
         "template": text(layers.TEMPLATE),
         "system": text(layers.SYSTEM) or "",
         "params": _object(store, model, params.digest) if params else {},
-        "layers": [vars(layer) for layer in (model.config, *model.layers)],
+        "layers": [structs.asdict(layer) for layer in (model.config, *model.layers)],
     }
 
 

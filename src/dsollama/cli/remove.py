@@ -50,7 +50,7 @@ def _remove(
     from dsollama.store.names import parse_name
     from dsollama.store.remove import plan_removal, remove
     from dsollama.store.store import Store
-    from dsollama.units import format_bytes
+    from dsollama.units import format_bytes, some_of
 
     opened = Store(store_settings(store).store)
     names = [parse_name(each) for each in models]
@@ -61,7 +61,7 @@ def _remove(
         else:
             _print_plan(plan)
         return
-    question = f"Remove {', '.join(plan.names)} and free {format_bytes(plan.freed)}?"
+    question = f"Remove {some_of(plan.names)} and free {format_bytes(plan.freed)}?"
     if plan.freed >= ASK_FROM and not confirm(question, assume_yes=yes or as_json, destroys=True):
         hint("Nothing was changed.")
         raise typer.Exit(1)
@@ -91,14 +91,14 @@ def _print_plan(plan: RemovePlan) -> None:
 
 def _hint_kept(plan: RemovePlan) -> None:
     from dsollama.cli.output import hint
-    from dsollama.units import format_bytes
+    from dsollama.units import format_bytes, some_of
 
     hint_unreadable(plan.unreadable)
     shared = max(
         (each for each in plan.kept if each.users), key=lambda each: each.bytes, default=None
     )
     if shared is not None:
-        hint(f"{format_bytes(shared.bytes)} stay for {', '.join(shared.users)}.")
+        hint(f"{format_bytes(shared.bytes)} stay for {some_of(shared.users)}.")
 
 
 def hint_unreadable(manifests: Sequence[ManifestFile]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from dsollama.catalog.models import Target
@@ -35,6 +36,9 @@ MAX_SHOWN = 5
 
 MAX_SHARDS = 4096
 """Of one set; DeepSeek's 671B models would be some 1,100 with a shard for every tensor."""
+
+MAX_RECORDS = 20
+"""Stopped installs that are looked at to tell which one is meant."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,10 @@ def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
     Raises:
         UsageError: there is none, or more than one.
     """
-    records = [
+    stopped = (
         record for key, record in stopped_installs(store) if claimed_bytes(store.staging(key))
-    ]
+    )
+    records = [*islice(stopped, MAX_RECORDS)]
     if not records:
         raise UsageError(
             f"No install has stopped in {store.root}.", "dsollama install QUANT begins one."
@@ -111,10 +116,11 @@ def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
         commands = [
             f"  dsollama install --resume {each.target}"
             + (f" --model {each.model}" if each.model else "")
-            for each in records
+            for each in records[:MAX_SHOWN]
         ]
         raise UsageError(
-            f"{len(records)} installs have stopped in {store.root}.",
+            f"{'Some ' * (len(records) == MAX_RECORDS)}{len(records)} installs have stopped in "
+            f"{store.root}.",
             "Say which one is meant:\n" + "\n".join(commands),
         )
     record = records[0]
@@ -131,18 +137,19 @@ def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
 def _stopped(target: Target, request: InstallRequest, store: Store) -> tuple[str, Record] | None:
     """Return the stopped install of the same quant that is furthest."""
     names = {each.lower() for each in (target.repository, *target.alternatives)}
-    found = [
-        (claimed_bytes(store.staging(key)), key, record)
-        for key, record in stopped_installs(store)
-        if record.repository.lower() in names
-        and record.merger == request.merger
-        and _means(target.quant, record.quant)
-    ]
-    found = [each for each in found if each[0] and (request.resume or each[2].listed)]
-    if not found:
-        return None
-    _, key, record = max(found, key=lambda each: each[:2])
-    return key, record
+    found: tuple[int, str, Record] | None = None
+    for key, record in stopped_installs(store):
+        if (
+            record.repository.lower() in names
+            and record.merger == request.merger
+            and _means(target.quant, record.quant)
+        ):
+            done = claimed_bytes(store.staging(key))
+            if not (done and (request.resume or record.listed)):
+                continue
+            if found is None or (done, key) > found[:2]:
+                found = (done, key, record)
+    return None if found is None else found[1:]
 
 
 def _means(typed: str, label: str) -> bool:

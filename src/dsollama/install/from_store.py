@@ -9,9 +9,9 @@ is that another store had it, not that a Hub has.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from dsollama.catalog.models import Target
@@ -25,6 +25,11 @@ from dsollama.install.sources import LocalFile
 from dsollama.privileges import CALLER, Identity, acting_as, owner_of
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
+from dsollama.store.walk import MAX_SEEN, list_names
+from dsollama.units import some_of
+
+_MAX_ALIKE = 64
+"""Blobs of the very size whose beginning is compared; of weights there is one, or a few."""
 
 
 def reader_of(folder: Path | None) -> Identity:
@@ -81,7 +86,7 @@ def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
     try:
         quant = match_quant(target.quant, quants)
     except (UnknownQuantError, AmbiguousQuantError) as error:
-        known = ", ".join(sorted(quants)) or "none of its quants"
+        known = some_of(sorted(quants)) or "none of its quants"
         raise NotInstalledError(
             f"dsollama has not installed {target.quant} of {target.repository} into {folder}.",
             f"That store has {known}. Its shards or its merged file can also be given with "
@@ -97,11 +102,11 @@ def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
 def _blobs(folder: Path, size: int) -> list[Path]:
     """Return the files of a store that have this size."""
     try:
-        with os.scandir(folder / "blobs") as entries:
-            found = [Path(each.path) for each in entries if each.name.startswith("sha256-")]
-        return [path for path in sorted(found) if _is_file(path, size)]
+        names = list_names(folder / "blobs", MAX_SEEN)
     except OSError:
         return []
+    paths = (folder / "blobs" / name for name in names if name.startswith("sha256-"))
+    return [*islice((path for path in paths if _is_file(path, size)), _MAX_ALIKE)]
 
 
 def _is_file(path: Path, size: int) -> bool:

@@ -15,7 +15,7 @@ from dsollama.modelfile.layers import Layer, ModelFacts, config_layer, small_lay
 from dsollama.modelfile.variants import Variant, catalog_modelfile
 from dsollama.store.names import MAX_PART, ModelName, parse_name
 from dsollama.store.places import require_place
-from dsollama.store.spelling import clashes, spelled
+from dsollama.store.spelling import by_spelling, clashes, spelled, touching
 from dsollama.store.store import Store
 
 _ELSEWHERE = re.compile(r"cloud|local|.*-cloud", re.IGNORECASE)
@@ -102,11 +102,8 @@ def spell(models: Sequence[PlannedModel], *existing: Sequence[ModelName]) -> Spe
         if str(new.name) != str(old.name)
     ]
     names = [name for names in existing for name in names]
-    notes += [
-        each.text()
-        for each in clashes([*names, *(model.name for model in found)])
-        if any(each.touches(model.name) for model in found)
-    ]
+    twins = by_spelling(clashes([*names, *(model.name for model in found)]))
+    notes += dict.fromkeys(each.text() for model in found for each in touching(model.name, twins))
     return Spelled(found, tuple(notes))
 
 

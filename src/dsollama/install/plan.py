@@ -237,11 +237,14 @@ def replaced_in_store(
         store: where.
         digest: of the merged file, once it is known; before that the ledger tells what is the same.
     """
-    entries = {found: entry for found, entry in store.ledger.entries() if _is_of(plan, entry)}
-    same = {digest} if digest else {plan.installed, *entries}
+    same = {digest or plan.installed}
+    ours: set[str] = set()
+    for found, entry in store.ledger.entries():
+        if _is_of(plan, entry):
+            ours.update(entry.names)
+            same |= set() if digest else {found}
     if not digest and not plan.layout:
         same.add(f"sha256:{plan.shards[0].sha256}")
-    ours = {name for entry in entries.values() for name in entry.names}
 
     def is_same(weights: str) -> bool:
         return weights in same or (not digest and _begins_alike(plan, store, weights))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 from msgspec import structs
@@ -14,12 +15,19 @@ from msgspec import structs
 from dsollama.addresses import public_address
 from dsollama.install.journal import claimed_bytes, clear_claims
 from dsollama.store.files import read_small, write_atomically
-from dsollama.store.ledger import NO_COMMIT, Commit, Source, Text
-from dsollama.store.stopped import CONSUMED
+from dsollama.store.ledger import NO_COMMIT, Commit, Short, Source, Text
+from dsollama.store.stopped import CONSUMED, MAX_INSTALLS
 from dsollama.store.store import Store
+from dsollama.store.walk import list_names
 
 RECORD = "install.json"
-MAX_RECORD_BYTES = 4 * 2**20
+MAX_RECORD_BYTES = 2 * 2**20
+"""4,096 shards have 1.2 MB."""
+
+MAX_ALL_BYTES = 64 * 2**20
+"""Of all records that one command reads."""
+
+_MAX_FILES = 2**12
 _VERSION = 1
 
 
@@ -42,16 +50,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     endpoint: Text
-    repository: Text
+    repository: Short
     commit: Commit
-    quant: Text
-    merger: Text
+    quant: Short
+    merger: Short
     split: bool
-    files: tuple[Source, ...]
-    model: Text | None
+    files: Annotated[tuple[Source, ...], msgspec.Meta(max_length=_MAX_FILES)]
+    model: Short | None
     name: Text | None
-    variants: tuple[Text, ...]
-    stamps: tuple[Text, ...] = ()
+    variants: tuple[Short, ...]
+    stamps: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_FILES)] = ()
     version: int = _VERSION
 
     def __post_init__(self) -> None:
@@ -91,26 +99,35 @@ def write_record(staging: Path, record: Record) -> None:
 def stopped_installs(store: Store) -> Iterator[tuple[str, Record]]:
     """Yield key and record of every install in the staging folder that can be read."""
     folder = store.staging("x").parent
-    for path in sorted(folder.glob(f"*/{RECORD}")):
-        record = _read(path)
-        if record is not None and record.files:
-            yield path.parent.name, record
-
-
-def _read(path: Path) -> Record | None:
+    left = MAX_ALL_BYTES
     try:
-        data = read_small(path, MAX_RECORD_BYTES, follow=False)
+        names = list_names(folder, MAX_INSTALLS)
+    except OSError:
+        return
+    for name in names:
+        record, size = _read(folder / name / RECORD, left)
+        left -= size
+        if record is not None and record.files:
+            yield name, record
+
+
+def _read(path: Path, limit: int = MAX_RECORD_BYTES) -> tuple[Record | None, int]:
+    """Return a record, None where it cannot be read, and its bytes."""
+    size = 0
+    try:
+        data = read_small(path, min(limit, MAX_RECORD_BYTES), follow=False)
+        size = len(data)
         record = msgspec.json.decode(data, type=Record)
     except (OSError, ValueError, RecursionError):  # msgspec's own are ValueErrors
-        return None
-    return record if record.version == _VERSION else None
+        return None, size
+    return record if record.version == _VERSION else None, size
 
 
 def _is_of_same_files(staging: Path, record: Record) -> bool:
     """Whether what is staged came from the same local files, as far as digests do not tell."""
     if not record.stamps:
         return True
-    before = _read(staging / RECORD)
+    before, _ = _read(staging / RECORD)
     return before is not None and before.stamps == record.stamps
 
 

@@ -43,7 +43,7 @@ from dsollama.ollama.handover import hand_over
 from dsollama.ollama.shapes import Progress
 from dsollama.ollama.upload import Blobs
 from dsollama.store.files import read_small, remove_if_empty, store_failures, write_atomically
-from dsollama.store.ledger import Digest
+from dsollama.store.manifest import Digest
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Sweep(StrEnum):
     NEVER = "never"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One piece of garbage, or something that looks like it and is left alone.
 
@@ -62,7 +62,8 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {**vars(self), "path": printable(self.path)}
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return found | {"path": printable(self.path)}
 
 
 def entries(store: Store, *parts: str) -> Iterator[Seen]:

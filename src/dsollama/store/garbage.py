@@ -7,8 +7,10 @@ what was found both times.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,30 @@ from dsollama.store.stopped import delete_install, stopped_installs
 from dsollama.store.store import DIGEST, Store
 from dsollama.store.walk import is_own_folder, look, printable
 
+MAX_FINDINGS = 10_000
+"""Of one kind that are told, and deleted, at once; the same command again finds the next ones."""
+
+MAX_LEFT_ALONE = 1_000
+"""Of one kind that are told and may not be deleted: they must not hide the others."""
+
 _MANIFEST_PARTS = 4
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What was found in a store; `unreadable` manifests keep every blob."""
+    """What was found in a store.
+
+    Attributes:
+        store: where.
+        findings: up to MAX_FINDINGS and MAX_LEFT_ALONE of each kind.
+        unreadable: manifests that cannot be read: they keep every blob.
+        more: how many findings there are besides.
+    """
 
     store: Path
     findings: tuple[Finding, ...]
     unreadable: tuple[ManifestFile, ...]
+    more: int = 0
 
     def swept(self, *, everything: bool) -> tuple[Finding, ...]:
         """Return what would be deleted: our own, or `everything` that may be."""
@@ -53,6 +69,7 @@ class Garbage:
             "freed_by_delete": freed(self.swept(everything=False)),
             "freed_by_delete_all": freed(self.swept(everything=True)),
             "findings": [each.to_json() for each in self.findings],
+            "more_findings": self.more,
             "unreadable": [each.to_json() for each in self.unreadable],
         }
 
@@ -72,14 +89,15 @@ def find_garbage(store: Store, claimed_bytes: Callable[[Path], int], now: float)
         now: seconds since 1970.
     """
     manifests = read_manifests(store.root)
-    findings = (
-        *blob_garbage(store, manifests, now),
-        *stopped_installs(store, claimed_bytes, now),
-        *_modelfiles(store),
-        *_ledger(store),
-        *_leftovers(store, now, blocked=bool(unreadable(manifests))),
+    found = chain(
+        blob_garbage(store, manifests, now),
+        stopped_installs(store, claimed_bytes, now),
+        _modelfiles(store),
+        _ledger(store),
+        _leftovers(store, now, blocked=bool(unreadable(manifests))),
     )
-    return Garbage(store.root, findings, unreadable(manifests))
+    findings, more = _first(found)
+    return Garbage(store.root, findings, unreadable(manifests), more)
 
 
 def delete_garbage(
@@ -109,6 +127,21 @@ def delete_garbage(
         _delete_empty_folders(store, "manifests")
         _delete_empty_folders(store, ".dsollama", "modelfiles")
     return deleted
+
+
+def _first(found: Iterable[Finding]) -> tuple[tuple[Finding, ...], int]:
+    """Return the first ones of each kind, and how many there are besides."""
+    kept: list[Finding] = []
+    counts: Counter[tuple[Kind, bool]] = Counter()
+    more = 0
+    for each in found:
+        key = (each.kind, each.sweep is Sweep.NEVER)
+        counts[key] += 1
+        if counts[key] <= (MAX_LEFT_ALONE if each.sweep is Sweep.NEVER else MAX_FINDINGS):
+            kept.append(each)
+        else:
+            more += 1
+    return tuple(kept), more
 
 
 def _delete(store: Store, garbage: Finding) -> bool:

@@ -7,6 +7,7 @@ blob holds is decided by its digest alone. Another store's ledger is not believe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -16,21 +17,34 @@ from msgspec import structs
 
 from dsollama.addresses import public_address
 from dsollama.store.files import read_small, store_failures, write_atomically
+from dsollama.store.walk import list_names
 
 NO_COMMIT = "0" * 40
 """Stands for the commit of files that no Hub has listed."""
 
-MAX_ENTRY_BYTES = 16 * 2**20
+MAX_ENTRY_BYTES = 4 * 2**20
+"""The largest honest one is that of a 671B model in BF16: 20,000 prefixes and some 1,100 files at
+most have 2 MB."""
+
+MAX_ENTRIES = 10_000
+"""How many are looked at; a store has one for each quant that was installed."""
+
+MAX_READ_BYTES = 256 * 2**20
+"""Of all entries together that one command reads; then there are none any more."""
+
+_MAX_FILES, _MAX_NAMES, _MAX_PREFIXES = 2**12, 2**10, 2**18
 _VERSION = 2
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Digest = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
-class Source(msgspec.Struct, frozen=True):
+Short = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Source(msgspec.Struct, frozen=True, gc=False):
     """One file that the blob was made of.
 
     Attributes:
@@ -44,7 +58,7 @@ class Source(msgspec.Struct, frozen=True):
     sha256: Hex | None
 
 
-class Span(msgspec.Struct, frozen=True):
+class Span(msgspec.Struct, frozen=True, gc=False):
     """Bytes `target` to `target + size` of the blob are those from `source` on of a file.
 
     Attributes:
@@ -84,14 +98,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     size: Count
     endpoint: Text
-    repository: Text
+    repository: Short
     commit: Commit
-    quant: Text
-    sources: tuple[Source, ...]
-    spans: tuple[Span, ...]
+    quant: Short
+    sources: Annotated[tuple[Source, ...], msgspec.Meta(max_length=_MAX_FILES)]
+    spans: Annotated[tuple[Span, ...], msgspec.Meta(max_length=_MAX_FILES)]
     block: Annotated[int, msgspec.Meta(gt=0)]
-    prefixes: tuple[Hex, ...]
-    names: tuple[Text, ...]
+    prefixes: Annotated[tuple[Hex, ...], msgspec.Meta(max_length=_MAX_PREFIXES)]
+    names: Annotated[tuple[Text, ...], msgspec.Meta(max_length=_MAX_NAMES)]
     installed: Text
     dsollama: Text
     folder: Text = ""
@@ -120,6 +134,8 @@ class Ledger:
         """Keep the entries in `folder`, written by way of the folder `temporary`."""
         self._folder = folder
         self._temporary = temporary
+        self._left = MAX_READ_BYTES
+        self._last: tuple[object, Entry | None] = (None, None)
 
     def path(self, digest: str) -> Path:
         """Place of the entry of the blob `sha256:HEX`."""
@@ -136,8 +152,19 @@ class Ledger:
 
     def read(self, digest: str) -> Entry | None:
         """Return the entry of a blob; None where there is none that can be read."""
+        path = self.path(digest)
         try:
-            data = read_small(self.path(digest), MAX_ENTRY_BYTES, follow=False)
+            seen = _identity(path.lstat())
+            if (path, seen) != self._last[0]:
+                self._last = ((path, seen), self._read(path))
+        except OSError:
+            return None
+        return self._last[1]
+
+    def _read(self, path: Path) -> Entry | None:
+        try:
+            data = read_small(path, min(MAX_ENTRY_BYTES, self._left), follow=False)
+            self._left -= len(data)
             entry = msgspec.json.decode(data, type=Entry)
         except (OSError, ValueError, RecursionError):  # msgspec's own are ValueErrors
             return None
@@ -154,8 +181,17 @@ class Ledger:
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Yield (`sha256:HEX`, entry) of all that can be read."""
-        for path in sorted(self._folder.glob("*.json")):
-            digest = f"sha256:{path.stem}"
-            entry = self.read(digest)
+        try:
+            names = list_names(self._folder, MAX_ENTRIES)
+        except OSError:
+            return
+        for name in names:
+            digest = f"sha256:{name.removesuffix('.json')}"
+            entry = self.read(digest) if name.endswith(".json") else None
             if entry is not None:
                 yield digest, entry
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written or exchanged."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -7,27 +7,28 @@ here, and a digest counts as named wherever in a manifest it stands.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from dsollama.errors import InvalidNameError
 from dsollama.store.files import read_small
+from dsollama.store.manifest import MAX_MANIFEST_BYTES, Allowance, mentions
 from dsollama.store.names import ModelName, parse_name
-from dsollama.store.store import DIGEST, MAX_SMALL_BLOB
+from dsollama.store.store import DIGEST
 from dsollama.store.walk import Seen, printable, walk
 
 _WEIGHTS = "application/vnd.ollama.image.model"
-_MENTION = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+_MAX_FOLDERS = 100
+_TOO_MUCH = "is not read: the manifests before it have more than those of any real store"
 _DEPTH = 4
 """Folders and file of a manifest's place: HOST/NAMESPACE/NAME/TAG."""
 
 
-class _Layer(msgspec.Struct, rename="camel"):
+class _Layer(msgspec.Struct, rename="camel", gc=False):
     digest: str
     media_type: str = ""
 
@@ -39,7 +40,7 @@ class _Manifest(msgspec.Struct):
     layers: list[_Layer] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ManifestFile:
     """A file below `manifests/`.
 
@@ -65,8 +66,12 @@ class ManifestFile:
 
 
 def read_manifests(root: Path) -> tuple[ManifestFile, ...]:
-    """Read every manifest of the store `root`, in the order of their paths."""
-    found = [_read(root, seen) for seen in walk(root / "manifests")]
+    """Read every manifest of the store `root`, in the order of their paths.
+
+    What the bounds of `store.manifest` and `store.walk` leave out counts as unreadable.
+    """
+    reader = _Reader(root)
+    found = [reader.read(seen) for seen in walk(root / "manifests")]
     return (*(each for each in found if each is not None), *_unknown_folders(root))
 
 
@@ -75,52 +80,80 @@ def unreadable(manifests: Sequence[ManifestFile]) -> tuple[ManifestFile, ...]:
     return tuple(each for each in manifests if each.problem)
 
 
-def users(manifests: Sequence[ManifestFile]) -> dict[str, list[str]]:
-    """Return who names each digest, in their shown form."""
+def named(manifests: Sequence[ManifestFile]) -> set[str]:
+    """Return every digest that a manifest names."""
+    return {digest for each in manifests for digest in each.digests}
+
+
+def users(manifests: Sequence[ManifestFile], digests: Collection[str]) -> dict[str, list[str]]:
+    """Return who names each of these digests, in their shown form."""
+    wanted = frozenset(digests)
     found: dict[str, list[str]] = {}
     for each in manifests:
-        for digest in each.digests:
+        for digest in wanted & each.digests:
             found.setdefault(digest, []).append(each.shown)
     return found
 
 
 def _unknown_folders(root: Path) -> Iterator[ManifestFile]:
     """Yield folders in which an Ollama newer than this dsollama may keep manifests."""
-    for path in sorted(root.glob("manifests?*")):
+    for path in sorted(islice(root.glob("manifests?*"), _MAX_FOLDERS)):
         if not path.is_file():
             problem = "is a folder that dsollama does not know"
             yield ManifestFile(path, None, printable(Path(path.name)), problem=problem)
 
 
-def _read(root: Path, seen: Seen) -> ManifestFile | None:
-    shown = printable(seen.path.relative_to(root))
-    name = _name(seen.parts)
-    if name is None:
-        if seen.problem and len(seen.parts) < _DEPTH:
-            # A link to a folder, or one that may not be listed: Ollama may find manifests there.
-            return ManifestFile(seen.path, None, shown, problem=seen.problem)
-        return _read_stray(seen, shown)
-    shown = str(name)
-    if seen.problem:
-        return ManifestFile(seen.path, name, shown, problem=seen.problem)
-    try:
-        digests, weights = _named(read_small(seen.path, MAX_SMALL_BLOB, follow=False))
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        return ManifestFile(seen.path, name, shown, problem=problem)
-    except (ValueError, RecursionError):  # msgspec's own are ValueErrors
-        return ManifestFile(seen.path, name, shown, problem="is not a manifest")
-    return ManifestFile(seen.path, name, shown, digests, weights)
+class _Reader:
+    """Reads the manifests of a store; what stands in many of them is kept once."""
 
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._left = Allowance()
+        self._known: dict[str, str] = {}
+        self._same: dict[frozenset[str], frozenset[str]] = {}
 
-def _read_stray(seen: Seen, shown: str) -> ManifestFile | None:
-    """A file that Ollama never reads, such as somebody's copy: what it names is kept as well."""
-    try:
-        text = read_small(seen.path, MAX_SMALL_BLOB, follow=False).decode("utf-8", "replace")
-    except (OSError, ValueError):
-        return None
-    digests = _mentioned(text)
-    return ManifestFile(seen.path, None, shown, digests) if digests else None
+    def read(self, seen: Seen) -> ManifestFile | None:
+        """Read one file below `manifests/`; None where it names nothing that counts."""
+        shown = printable(seen.path.relative_to(self._root))
+        name = _name(seen.parts)
+        if name is None:
+            if seen.problem and len(seen.parts) < _DEPTH:
+                # A link to a folder, or one that may not be listed: Ollama may find some there.
+                return ManifestFile(seen.path, None, shown, problem=seen.problem)
+            return self._read_stray(seen, shown)
+        problem, digests, weights = self._contents(seen)
+        return ManifestFile(seen.path, name, str(name), digests, weights, problem)
+
+    def _contents(self, seen: Seen) -> tuple[str, frozenset[str], frozenset[str]]:
+        """Return what is wrong with a manifest, or all its digests and those of its weights."""
+        problem, digests, weights = seen.problem, set[str](), set[str]()
+        try:
+            if not problem:
+                data = read_small(seen.path, MAX_MANIFEST_BYTES, follow=False)
+                weights, digests = _weights(data), mentions(data)
+                problem = "" if self._left.takes(len(data), len(digests)) else _TOO_MUCH
+        except OSError as error:
+            problem = f"cannot be read ({error.strerror})"
+        except (ValueError, RecursionError):  # msgspec's own are ValueErrors
+            problem = "is not a manifest"
+        if problem:
+            digests, weights = set(), set()
+        return problem, self._kept(digests), self._kept(weights)
+
+    def _read_stray(self, seen: Seen, shown: str) -> ManifestFile | None:
+        """A file that Ollama never reads, such as somebody's copy: what it names is kept, too."""
+        try:
+            data = read_small(seen.path, MAX_MANIFEST_BYTES, follow=False)
+        except OSError:
+            return None
+        digests = mentions(data)
+        if not self._left.takes(len(data), len(digests)):
+            return ManifestFile(seen.path, None, shown, problem=_TOO_MUCH)
+        return ManifestFile(seen.path, None, shown, self._kept(digests)) if digests else None
+
+    def _kept(self, digests: Collection[str]) -> frozenset[str]:
+        kept = frozenset(self._known.setdefault(each, each) for each in digests)
+        return self._same.setdefault(kept, kept)
 
 
 def _name(parts: tuple[str, ...]) -> ModelName | None:
@@ -133,35 +166,16 @@ def _name(parts: tuple[str, ...]) -> ModelName | None:
         return None
 
 
-def _named(data: bytes) -> tuple[frozenset[str], frozenset[str]]:
-    """Return all digests of a manifest, and those of its weights.
+def _weights(data: bytes) -> set[str]:
+    """Return the digests of a manifest's weights.
 
     Raises:
         ValueError: it is no manifest, or names something that is not a digest.
     """
-    value = msgspec.json.decode(data)
-    manifest = msgspec.convert(value, _Manifest)
+    manifest = msgspec.json.decode(data, type=_Manifest)
     layers = manifest.layers or []
     for layer in (manifest.config, *layers):
         # Ollama takes an empty digest for "no config".
         if not DIGEST.fullmatch(layer.digest) and (layer.digest or layer is not manifest.config):
             raise ValueError(layer.digest)
-    weights = {each.digest for each in layers if each.media_type == _WEIGHTS}
-    return _mentioned("\n".join(_texts(value))), frozenset(weights)
-
-
-def _mentioned(text: str) -> frozenset[str]:
-    return frozenset(f"sha256:{each.lower()}" for each in _MENTION.findall(text))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every string in a decoded JSON value, keys too."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            yield each
-        elif isinstance(each, dict):
-            waiting += (*each.keys(), *each.values())
-        elif isinstance(each, list):
-            waiting += each
+    return {each.digest for each in layers if each.media_type == _WEIGHTS}

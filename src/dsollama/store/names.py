@@ -22,7 +22,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ModelName:
     """A full model name; `str()` gives the shortest form, as `ollama list` shows it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from dsollama.store.finding import (
     GRACE_SECONDS,
@@ -15,7 +15,7 @@ from dsollama.store.finding import (
     entries,
     finding,
 )
-from dsollama.store.manifests import ManifestFile, unreadable, users
+from dsollama.store.manifests import ManifestFile, named, unreadable
 from dsollama.store.store import Store
 from dsollama.store.unfinished import read_removals
 from dsollama.store.walk import Seen
@@ -27,20 +27,20 @@ _PARTIAL = re.compile(r"(sha256-[0-9a-f]{64})(-partial(-\d+)?|\.tmp)|sha256-\d+"
 
 def blob_garbage(store: Store, manifests: Sequence[ManifestFile], now: float) -> Iterator[Finding]:
     """Find blobs that no manifest names, and what Ollama left beside the blobs."""
-    found = list(entries(store, "blobs"))
-    downloads = _download_ages(found, now)
+    downloads, all_seen = _download_ages(entries(store, "blobs"), now)
     # A pull's first blobs may be done hours before its last one and its manifest.
-    pulling = any(each < GRACE_SECONDS for each in downloads.values())
-    named = users(manifests)
+    pulling = not all_seen or any(each < GRACE_SECONDS for each in downloads.values())
+    used = named(manifests)
+    blocked = bool(unreadable(manifests))
     removed = {digest for each in read_removals(store).values() for digest in each.digests}
-    for seen in found:
+    for seen in entries(store, "blobs"):
         blob, partial = (each.fullmatch(seen.path.name) for each in (_BLOB, _PARTIAL))
         digest = f"sha256:{blob[1]}" if blob else ""
-        if digest in named:
+        if digest in used:
             continue
         if len(seen.parts) != 1 or not (blob or partial):
             yield finding(Kind.PARTIAL, seen, NOT_OURS, Sweep.NEVER, ours=False)
-        elif blob and unreadable(manifests):
+        elif blob and blocked:
             why = "may be named by a manifest that cannot be read"
             yield finding(Kind.BLOB, seen, why, Sweep.NEVER, ours=False)
         elif blob and (whose := _whose(store, digest, removed)):
@@ -49,7 +49,7 @@ def blob_garbage(store: Store, manifests: Sequence[ManifestFile], now: float) ->
             busy = pulling or age(seen, now) < GRACE_SECONDS
             yield _foreign(Kind.BLOB, seen, "no model uses it; not dsollama's", busy=busy)
         else:
-            busy = downloads[_download(seen)] < GRACE_SECONDS
+            busy = downloads.get(_download(seen), 0.0) < GRACE_SECONDS
             yield _foreign(Kind.PARTIAL, seen, "Ollama has not finished it", busy=busy)
 
 
@@ -59,14 +59,19 @@ def _foreign(kind: Kind, seen: Seen, why: str, *, busy: bool) -> Finding:
     return finding(kind, seen, why, Sweep.NEVER if busy else Sweep.ALL, ours=False)
 
 
-def _download_ages(found: Sequence[Seen], now: float) -> dict[str, float]:
-    """Return the age of each unfinished download: that of the youngest of its files."""
+def _download_ages(found: Iterable[Seen], now: float) -> tuple[dict[str, float], bool]:
+    """Return the age of each unfinished download, and whether all of `found` could be looked at.
+
+    It is that of the youngest of its files.
+    """
     ages: dict[str, float] = {}
+    all_seen = True
     for seen in found:
+        all_seen = all_seen and bool(seen.parts)
         if _PARTIAL.fullmatch(seen.path.name) and not _BLOB.fullmatch(seen.path.name):
             key = _download(seen)
             ages[key] = min(ages.get(key, now), age(seen, now))
-    return ages
+    return ages, all_seen
 
 
 def _download(seen: Seen) -> str:

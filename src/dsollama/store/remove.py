@@ -16,12 +16,13 @@ from msgspec import structs
 
 from dsollama.errors import NotInstalledError
 from dsollama.store.files import store_failures, sync_folder
-from dsollama.store.manifests import ManifestFile, read_manifests, unreadable, users
+from dsollama.store.manifests import ManifestFile, named, read_manifests, unreadable, users
 from dsollama.store.names import ModelName
 from dsollama.store.spelling import same_name
 from dsollama.store.store import Store
 from dsollama.store.unfinished import Removal, read_removals, write_removal
 from dsollama.store.walk import disk_bytes, is_own_folder, look, printable
+from dsollama.units import some_of
 
 
 @dataclass(frozen=True)
@@ -199,13 +200,14 @@ def _chosen(
 ) -> dict[Path, ManifestFile]:
     """Return the manifests of `names`; one whose removal was interrupted may be gone already."""
     going = {}
+    existing = [each.name for each in manifests if each.name is not None]
     for name in names:
-        meant = same_name(name, [each.name for each in manifests if each.name is not None])
+        meant = same_name(name, existing)
         same = [each for each in manifests if each.name in meant]
         if len(same) == 1:
             going[same[0].path] = same[0]
         elif not any(str(name) in each.names for each in interrupted):
-            known = ", ".join(each.shown for each in manifests if each.name is not None)
+            known = some_of([each.shown for each in manifests if each.name is not None])
             raise NotInstalledError(
                 f"The store {store.root} has no model {name}.",
                 f"It has {known or 'no model at all'}.",
@@ -217,21 +219,22 @@ def _blobs(
     store: Store, digests: Sequence[str], staying: Sequence[ManifestFile]
 ) -> tuple[tuple[FreedBlob, ...], tuple[KeptBlob, ...]]:
     """Return which of the blobs go and which stay; those that are not there do neither."""
-    named = users(staying)
+    needed = users(staying, digests)
+    blocked = bool(unreadable(staying))
     own = is_own_folder(store.root, "blobs")
     going, kept = [], []
     for digest in digests:
         seen = look(store.blob_path(digest))
         if seen.status is None:
             continue
-        if digest in named:
-            why = f"is used by {', '.join(named[digest])}"
-        elif unreadable(staying):
+        if digest in needed:
+            why = f"is used by {some_of(needed[digest])}"
+        elif blocked:
             why = "may be used by a manifest that cannot be read"
         else:
             why = seen.problem if own else "lies behind a symbolic link"
         if why:
-            by = tuple(named.get(digest, ()))
+            by = tuple(needed.get(digest, ()))
             kept.append(KeptBlob(digest, seen.status.st_blocks * 512, by, why))
         else:
             going.append(FreedBlob(digest, seen.path, disk_bytes(seen.status)))
@@ -243,8 +246,8 @@ def _still_unnamed(plan: RemovePlan) -> RemovePlan:
     now = read_manifests(plan.store)
     if unreadable(now):
         return replace(plan, blobs=(), unreadable=unreadable(now))
-    named = users(now)
-    return replace(plan, blobs=tuple(each for each in plan.blobs if each.digest not in named))
+    used = named(now)
+    return replace(plan, blobs=tuple(each for each in plan.blobs if each.digest not in used))
 
 
 def _modelfile(store: Store, name: ModelName) -> Iterable[Path]:

@@ -9,10 +9,12 @@ write, and so never bring in a second spelling. Nor do we.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from dsollama.store.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
+from dsollama.units import MAX_SHOWN
 
 PARTS = ("host", "namespace", "model", "tag")
 
@@ -36,19 +38,18 @@ class Clash:
         return getattr(name, self.part) in self.names
 
     def others(self, name: ModelName) -> tuple[ModelName, ...]:
-        """Return the names that spell this part in another way than `name` does."""
+        """Return names that spell this part in another way than `name` does, at most MAX_SHOWN."""
         if not self.touches(name):
             return ()
         own = getattr(name, self.part)
-        return tuple(
-            each for spelling, names in self.names.items() if spelling != own for each in names
-        )
+        found = (each for key, names in self.names.items() if key != own for each in names)
+        return tuple(islice(found, MAX_SHOWN))
 
     def text(self) -> str:
         """Return the sentence that says so."""
         spelled = " and ".join(
             f"{spelling!r} (in {names[0]}{_more(len(names) - 1)})"
-            for spelling, names in self.names.items()
+            for spelling, names in islice(self.names.items(), MAX_SHOWN)
         )
         return (
             f"The {self.part} {spelled} is one to Ollama, which takes either at random: "
@@ -103,6 +104,17 @@ def clashes(names: Iterable[ModelName]) -> tuple[Clash, ...]:
                 ordered = {each: tuple(by_spelling[each]) for each in sorted(by_spelling)}
                 found.append(Clash(part, ordered))
     return tuple(found)
+
+
+def by_spelling(found: Iterable[Clash]) -> dict[tuple[str, str], Clash]:
+    """Return the clashes by part and spelling, for `touching`."""
+    return {(each.part, spelling): each for each in found for spelling in each.names}
+
+
+def touching(name: ModelName, found: Mapping[tuple[str, str], Clash]) -> tuple[Clash, ...]:
+    """Return the clashes in which Ollama may take a part of `name` for another spelling."""
+    keys = ((part, getattr(name, part)) for part in PARTS)
+    return tuple(found[key] for key in keys if key in found)
 
 
 def _alike(one: str, other: str) -> bool:

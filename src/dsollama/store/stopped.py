@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,11 +22,25 @@ from dsollama.store.files import (
 from dsollama.store.finding import NOT_OURS, Finding, Kind, Sweep, entries, finding
 from dsollama.store.store import Store
 from dsollama.store.unfinished import removals_folder
-from dsollama.store.walk import Seen, disk_bytes, is_own_folder, last_touched, look, printable, walk
+from dsollama.store.walk import (
+    MAX_SEEN,
+    Seen,
+    disk_bytes,
+    is_own_folder,
+    last_touched,
+    list_names,
+    look,
+    printable,
+    walk,
+)
 from dsollama.units import format_bytes
 
 CONSUMED = "consumed"
 """Marks a folder that holds the only copy of shards which `install --consume` has deleted."""
+
+MAX_INSTALLS, MAX_FILES = 20_000, 5_000
+"""Folders that are looked at, and files in one: `llama-gguf-split` has one for each of up to 4,096
+shards."""
 
 RESUME_SECONDS = 7 * 24 * 3600.0
 """For so long an interrupted install is kept, unless all garbage is asked for."""
@@ -40,10 +55,13 @@ def stopped_installs(
         for seen in entries(store, ".dsollama", "staging"):
             yield finding(Kind.STAGING, seen, NOT_OURS, Sweep.NEVER, ours=False)
         return
+    left = MAX_SEEN
     for path in _inside(folder):
         seen = look(path)
         if is_own_folder(folder, path.name):
-            yield _install(seen, list(walk(path)), claimed_bytes, now)
+            inside = _Inside.of(seen, walk(path, min(left, MAX_FILES)))
+            left -= inside.count
+            yield _install(path, inside, claimed_bytes, now)
         elif seen.there:
             yield finding(Kind.STAGING, seen, NOT_OURS, Sweep.NEVER, ours=False)
 
@@ -80,25 +98,53 @@ def _inside(folder: Path) -> list[Path]:
     """What lies in the folder of all installs; the last of them takes it away when it ends."""
     with store_failures(folder):
         try:
-            return sorted(folder.iterdir())
+            return [folder / name for name in list_names(folder, MAX_INSTALLS)]
         except FileNotFoundError:
             return []
 
 
+@dataclass
+class _Inside:
+    """What one pass over the folder of an install tells.
+
+    Attributes:
+        touched: when it, or a file in it, was last changed, seconds since 1970.
+        count: files.
+        bytes: of the disk.
+        odd: the first that is no plain file.
+        consumed: whether it holds the only copy of shards.
+    """
+
+    touched: float
+    count: int = 0
+    bytes: int = 0
+    odd: Seen | None = None
+    consumed: bool = False
+
+    @classmethod
+    def of(cls, folder: Seen, files: Iterable[Seen]) -> _Inside:
+        found = cls(last_touched(folder.status) if folder.status else 0.0)
+        for each in files:
+            found.count += 1
+            if each.status is not None:
+                found.touched = max(found.touched, last_touched(each.status))
+                found.bytes += disk_bytes(each.status)
+            if each.problem and found.odd is None:
+                found.odd = each
+            found.consumed |= each.path.name == CONSUMED
+        return found
+
+
 def _install(
-    folder: Seen, inside: Sequence[Seen], claimed_bytes: Callable[[Path], int], now: float
+    path: Path, inside: _Inside, claimed_bytes: Callable[[Path], int], now: float
 ) -> Finding:
-    files = [each.status for each in inside if each.status is not None]
-    touched = max(last_touched(each) for each in (*files, folder.status) if each is not None)
-    size = sum(map(disk_bytes, files))
-    odd = [each for each in inside if each.problem]
-    in_place = 0 if odd else claimed_bytes(folder.path)
-    if odd:
-        name = printable(Path(odd[0].path.name))
-        why, sweep = f"{name} in it {odd[0].problem}, so it is left alone", Sweep.NEVER
-    elif _is_held(folder.path / "lock"):
+    in_place = 0 if inside.odd else claimed_bytes(path)
+    if inside.odd:
+        where = f"{printable(Path(inside.odd.path.name))} in it" if inside.odd.parts else "it"
+        why, sweep = f"{where} {inside.odd.problem}, so it is left alone", Sweep.NEVER
+    elif _is_held(path / "lock"):
         why, sweep = "an install is at work on it", Sweep.NEVER
-    elif any(each.path.name == CONSUMED for each in inside):
+    elif inside.consumed:
         why = (
             f"an install with --consume stopped with {format_bytes(in_place)} in place: the only "
             "copy of shards that it has deleted; the same install would go on from there"
@@ -111,8 +157,8 @@ def _install(
             f"an install stopped with {format_bytes(in_place)} in place; the same install would "
             "go on from there"
         )
-        sweep = Sweep.OWN if now - touched > RESUME_SECONDS else Sweep.ALL
-    return Finding(Kind.STAGING, folder.path, size, why, True, touched, sweep, in_place)
+        sweep = Sweep.OWN if now - inside.touched > RESUME_SECONDS else Sweep.ALL
+    return Finding(Kind.STAGING, path, inside.bytes, why, True, inside.touched, sweep, in_place)
 
 
 def _is_held(lock: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -12,8 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from filelock import Timeout
 
@@ -21,6 +20,7 @@ from dsollama.errors import (
     BrokenManifestError,
     InvalidNameError,
     NotInstalledError,
+    OversizedStoreError,
     StoreBusyError,
     StoreNotWritableError,
 )
@@ -33,35 +33,36 @@ from dsollama.store.files import (
     write_atomically,
 )
 from dsollama.store.ledger import Ledger
+from dsollama.store.manifest import (
+    MAX_MANIFEST_BYTES,
+    MAX_SIZE,
+    Allowance,
+    InstalledLayer,
+    parse_manifest,
+)
 from dsollama.store.names import ModelName, parse_name
 from dsollama.store.ownership import Facts, diagnose, look, sudo_command
 from dsollama.store.spelling import same_name
-from dsollama.store.walk import is_own_folder, walk
+from dsollama.store.walk import MAX_SEEN, is_own_folder, list_names, walk
+from dsollama.units import some_of
 
-MAX_SMALL_BLOB = 16 * 2**20
-"""Templates, licences and the like are read only up to this size, in bytes."""
+MAX_SMALL_BLOB = 2 * 2**20
+"""Templates, system prompts and the like are read only up to this size, in bytes. A system prompt
+that fills a context of 160,000 tokens has 0.7 MB."""
 
 MAX_JSON = 2**20
-"""Manifests, configs and params have a kilobyte; as Python's objects JSON is up to 25 times as
-large."""
+"""Configs and params have a kilobyte; as Python's objects JSON is up to 25 times as large."""
 
-MAX_SIZE = 2**63 - 1
-"""Largest size of a layer, in bytes; Go has it as an int64."""
+MAX_MODELS = 50_000
+"""Of one store. Ollama reads all manifests for every list, and would take minutes."""
 
 OWN_FOLDERS = ("tmp", "ledger", "staging", "modelfiles", "removing")
 """What dsollama keeps in its folder in the store."""
 
 LOCK_SECONDS = 60.0
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class InstalledLayer:
-    """A layer that a manifest names; `size` is in bytes."""
-
-    media_type: str
-    digest: str
-    size: int
+_PARTS = 4
+"""Of a manifest's place: HOST/NAMESPACE/NAME/TAG."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Store:
         """dsollama's folder in the store."""
         return self.root / ".dsollama"
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         """What dsollama knows of the blobs that it put here."""
         return Ledger(self.own / "ledger", self.own / "tmp")
@@ -257,20 +258,38 @@ class Store:
             raise BrokenManifestError(f"The layer {digest} cannot be read: {reason}.") from error
 
     def models(self) -> list[InstalledModel]:
-        """Return every model whose manifest can be read, by name."""
-        found = []
+        """Return every model whose manifest can be read, by name.
+
+        Those behind the bounds of `store.manifest` are left out.
+
+        Raises:
+            OversizedStoreError: as `names`.
+        """
+        found, left = [], Allowance()
         for name in self.names():
             try:
-                found.append(self._read(name))
+                model, size = self._read(name)
             except BrokenManifestError:
                 continue
+            if not left.takes(size, len(model.layers)):
+                break
+            found.append(model)
         return found
 
     def names(self) -> list[ModelName]:
-        """Return the names that have a manifest, readable or not, in order."""
-        paths = sorted((self.root / "manifests").glob("*/*/*/*"))
-        names = ((_name_of(path), path) for path in paths)
-        return [name for name, path in names if name is not None and os.path.isfile(path)]  # noqa: PTH113 - never raises
+        """Return the names that have a manifest, readable or not, in order.
+
+        Raises:
+            OversizedStoreError: there are more than any store has.
+        """
+        found = []
+        for parts in _below(self.root / "manifests", _PARTS, [MAX_SEEN]):
+            name = _name_of(parts)
+            if name is not None and os.path.isfile(self.manifest_path(name)):  # noqa: PTH113 - never raises
+                found.append(name)
+            if len(found) > MAX_MODELS:
+                raise OversizedStoreError(f"{self.root} holds more than {MAX_MODELS} models.")
+        return found
 
     def model(self, name: ModelName) -> InstalledModel:
         """Return one model.
@@ -279,24 +298,26 @@ class Store:
             NotInstalledError: there is no manifest of that name.
             BrokenManifestError: the manifest cannot be read.
         """
-        return self._read(self.find(name))
+        return self._read(self.find(name))[0]
 
     def find(self, name: ModelName) -> ModelName:
         """Return a name as the store spells it; case matters only between two that differ in it.
 
         Raises:
             NotInstalledError: there is no manifest of that name, or more than one.
+            OversizedStoreError: as `names`.
         """
         if os.path.isfile(self.manifest_path(name)):  # noqa: PTH113 - never raises
             return name
-        found = same_name(name, self.names())
+        names = self.names()
+        found = same_name(name, names)
         if len(found) > 1:
             raise NotInstalledError(
                 f"The store {self.root} has no model {name}, but others that differ in case.",
-                f"Take one of {', '.join(map(str, found))}.",
+                f"Take one of {some_of([*map(str, found)])}.",
             )
         if not found:
-            known = ", ".join(str(each.name) for each in self.models()) or "no model at all"
+            known = some_of([*map(str, names)]) or "no model at all"
             raise NotInstalledError(
                 f"The store {self.root} has no model {name}.", f"It has {known}."
             )
@@ -313,7 +334,7 @@ class Store:
 
     def _holds(self, digest: str, data: bytes) -> bool:
         try:
-            return self.has_blob(digest, len(data)) and self.blob_path(digest).read_bytes() == data
+            return read_small(self.blob_path(digest), len(data)) == data
         except OSError:
             return False
 
@@ -327,35 +348,51 @@ class Store:
         else:
             write_atomically(path, data, self._temporary())
 
-    def _read(self, name: ModelName) -> InstalledModel:
+    def _read(self, name: ModelName) -> tuple[InstalledModel, int]:
+        """Return a model, and the bytes of its manifest."""
         path = self.manifest_path(name)
         try:
-            manifest = json.loads(read_small(path, MAX_JSON))
-            return InstalledModel(
-                name,
-                _layer(manifest["config"]),
-                tuple(_layer(each) for each in manifest["layers"]),
-                datetime.fromtimestamp(path.stat().st_mtime, UTC),
-            )
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            data = read_small(path, MAX_MANIFEST_BYTES)
+            manifest = parse_manifest(data)
+            modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except (OSError, ValueError, OverflowError, RecursionError) as error:
             large = isinstance(error, OSError) and error.errno == errno.EFBIG
             reason = "is too large to be one" if large else "cannot be read"
             raise BrokenManifestError(
                 f"The manifest of {name} {reason}.", f"See {path}."
             ) from error
+        return InstalledModel(name, manifest.config, manifest.layers, modified), len(data)
 
 
-def _layer(entry: Mapping[str, Any]) -> InstalledLayer:
-    media_type, digest, size = entry["mediaType"], entry["digest"], entry["size"]
-    if not isinstance(media_type, str) or not DIGEST.fullmatch(digest):
-        raise ValueError(digest)
-    if type(size) is not int or not 0 <= size <= MAX_SIZE:
-        raise ValueError(size)
-    return InstalledLayer(media_type, digest, size)
+def _below(folder: Path, depth: int, left: list[int]) -> Iterator[tuple[str, ...]]:
+    """Yield, in order, the path of everything that lies `depth` levels below a folder.
+
+    Links to folders are followed, as Ollama does.
+
+    Args:
+        folder: where.
+        depth: how many levels.
+        left: how many files and folders may still be looked at.
+
+    Raises:
+        OversizedStoreError: there are more.
+    """
+    try:
+        names = list_names(folder, left[0] + 1)
+    except OSError:  # no folder, or none that we may enter
+        return
+    left[0] -= len(names)
+    if left[0] < 0:
+        raise OversizedStoreError(f"{folder} holds more files than any store.")
+    for name in names:
+        if depth == 1:
+            yield (name,)
+        else:
+            yield from ((name, *rest) for rest in _below(folder / name, depth - 1, left))
 
 
-def _name_of(manifest: Path) -> ModelName | None:
-    host, namespace, model, tag = manifest.parts[-4:]
+def _name_of(parts: tuple[str, ...]) -> ModelName | None:
+    host, namespace, model, tag = parts
     try:
         return parse_name(f"{host}/{namespace}/{model}:{tag}")
     except InvalidNameError:

@@ -14,11 +14,13 @@ from pathlib import Path
 import msgspec
 
 from dsollama.store.files import read_small, write_atomically
-from dsollama.store.ledger import Digest
+from dsollama.store.manifest import Digest
 from dsollama.store.store import Store
 from dsollama.store.walk import is_own_folder, walk
 
-MAX_RECORD_BYTES = 2**20
+MAX_RECORDS_BYTES = 4 * 2**20
+"""Of all records together: to remove 20,000 models names 2 MB. What comes behind is not read; then
+`gc` takes small layers for another's, and leaves them alone."""
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -48,12 +50,13 @@ def write_removal(store: Store, names: Iterable[str], digests: Iterable[str]) ->
 
 def read_removals(store: Store) -> dict[Path, Removal]:
     """Return the records that earlier removals left; what cannot be read is left out."""
-    found = {}
+    found, left = {}, MAX_RECORDS_BYTES
     if is_own_folder(store.root, ".dsollama", "removing"):
         for seen in walk(removals_folder(store)):
             if not seen.problem and seen.path.suffix == ".json" and len(seen.parts) == 1:
                 try:
-                    data = read_small(seen.path, MAX_RECORD_BYTES, follow=False)
+                    data = read_small(seen.path, left, follow=False)
+                    left -= len(data)
                     found[seen.path] = msgspec.json.decode(data, type=Removal)
                 except (OSError, ValueError, RecursionError):
                     continue

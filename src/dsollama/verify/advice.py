@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 
 from dsollama.catalog.models import find_by_repository
 from dsollama.modelfile.variants import VARIANTS
@@ -12,6 +13,10 @@ from dsollama.store.ledger import Entry
 from dsollama.store.names import ModelName
 from dsollama.store.spelling import Clash
 from dsollama.store.store import Store
+from dsollama.units import MAX_SHOWN, some_of
+
+_MAX_NAMES = 100_000
+"""Of all entries together, each a line of memory."""
 
 WITHOUT_TOKEN = "HF_HUB_DISABLE_IMPLICIT_TOKEN=1"  # noqa: S105 - keeps one from being sent
 """Before a command: the user's token is not sent; huggingface_hub's own variable."""
@@ -53,7 +58,7 @@ def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[Mode
     """Return the sentence that says how to install a model again."""
     if entry is not None and entry.listed:
         return f"Install it again: `{install_command(entry, store, endpoint)}`."
-    shown = ", ".join(map(str, names))
+    shown = some_of([*map(str, names)])
     if entry is not None and entry.folder:
         return f"It was copied from {entry.folder}: copy {shown} from there again."
     return (
@@ -85,12 +90,26 @@ def _naming(entry: Entry) -> list[str]:
     return words
 
 
-def entry_of_name(store: Store, name: ModelName) -> Entry | None:
-    """Return the ledger's entry of a model whose manifest does not tell its weights."""
-    for _digest, entry in store.ledger.entries():
-        if str(name) in entry.names:
-            return entry
-    return None
+class Origins:
+    """Where models came from whose manifests do not tell their weights: by name, in the ledger."""
+
+    def __init__(self, store: Store) -> None:
+        """Look at nothing yet."""
+        self._store = store
+
+    def of_name(self, name: ModelName) -> Entry | None:
+        """Return the first entry of the ledger that has the name."""
+        digest = self._digests.get(str(name))
+        return self._store.ledger.read(digest) if digest else None
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for digest, entry in self._store.ledger.entries():
+            for name in entry.names:
+                if len(found) < _MAX_NAMES:
+                    found.setdefault(name, digest)
+        return found
 
 
 def one_spelling(clash: Clash, store: Store) -> str:
@@ -100,7 +119,7 @@ def one_spelling(clash: Clash, store: Store) -> str:
     there = {name for found in names.values() for name in found}
     moving = [name for spelling, found in names.items() if spelling != kept for name in found]
     commands, twins = [], []
-    for name in moving:
+    for name in moving[:MAX_SHOWN]:
         target = replace(name, **{clash.part: kept})
         if target in there:
             twins.append(str(name))
@@ -110,5 +129,7 @@ def one_spelling(clash: Clash, store: Store) -> str:
         move = shlex.join(["mv", "-n", str(store.manifest_path(name)), str(new)])
         commands.append(" && ".join([*folder, move]))
     told = "; ".join(f"`{each}`" for each in commands)
+    if len(moving) > MAX_SHOWN:
+        told += f"; and {len(moving) - MAX_SHOWN} more, which the next check tells"
     removal = f" Or remove {', '.join(twins)} with `dsollama remove`." if twins else ""
     return f"Give it one spelling: {told}.{removal}"

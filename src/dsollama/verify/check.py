@@ -12,14 +12,15 @@ from dsollama.errors import BrokenManifestError
 from dsollama.events import BytesMoved, Listener, Noted, StepStarted
 from dsollama.hub.ranges import RangeReader
 from dsollama.modelfile.layers import MODEL
-from dsollama.store.store import MAX_SMALL_BLOB, Store
+from dsollama.store.files import read_small
+from dsollama.store.store import MAX_JSON, MAX_SMALL_BLOB, Store
 from dsollama.units import format_bytes
-from dsollama.verify.advice import again, entry_of_name, repair_command
+from dsollama.verify.advice import Origins, again, repair_command
 from dsollama.verify.blocks import Chain, Scan, chain_of, is_mendable, scan
 from dsollama.verify.contents import WORDS, check_small, check_weights, model_format
 from dsollama.verify.findings import BlobReport, Finding, ModelReport, StoreReport
 from dsollama.verify.plan import CheckPlan, PlannedBlob, PlannedModel
-from dsollama.verify.reading import BlobReader
+from dsollama.verify.reading import MAX_HOLES, BlobReader, written_bytes
 from dsollama.verify.repair import Repair
 from dsollama.verify.sources import BlobSource
 
@@ -81,6 +82,7 @@ class _Checker:
         self._plan = plan
         self._listener = listener
         self._store = Store(plan.store)
+        self._origins = Origins(self._store)
         total = sum(self._work(each) for each in plan.blobs if self._is_hashed(each))
         self.progress = _Progress(total, len(plan.blobs), listener)
 
@@ -155,6 +157,11 @@ class _Checker:
         path, before = self._path(blob), self.progress.done
         with path.open("rb", buffering=0) as file:
             actual = os.fstat(file.fileno()).st_size
+            written = written_bytes(file.fileno(), actual)
+            if actual - written > MAX_HOLES:
+                words = f"is damaged: of its {format_bytes(actual)} only "
+                words += f"{format_bytes(written)} were ever written"
+                return self._wrong(blob, actual, "wrong-digest", words, self._replace(blob))
             source = self._source(blob, chain)
             with (
                 BlobReader(file, self.progress.moved) as reader,
@@ -247,7 +254,7 @@ class _Checker:
                 hint = finding.hint or self._unloadable_hint(blob, report)
                 findings.append(replace(finding, hint=hint))
         elif _is_small(blob) and (report.size or 0) <= MAX_SMALL_BLOB:
-            data = self._path(blob).read_bytes()
+            data = read_small(self._path(blob), MAX_SMALL_BLOB)
             for media_type in blob.media_types:
                 wrong = check_small(media_type, data)
                 if wrong:
@@ -277,17 +284,18 @@ class _Checker:
         if not model.layers or any(layer.media_type == MODEL for layer in model.layers):
             return False
         try:
-            return model_format(self._store.read_blob(model.layers[0].digest)) == "gguf"
+            return model_format(self._store.read_blob(model.layers[0].digest, MAX_JSON)) == "gguf"
         except BrokenManifestError:
             return False
 
     def _again_by_name(self, model: PlannedModel) -> str:
-        entry = entry_of_name(self._store, model.name)
+        entry = self._origins.of_name(model.name)
         return again(entry, self._store, self._plan.endpoint, [model.name])
 
     def _again(self, blob: PlannedBlob) -> str:
         """What to do where the file is missing, or too short to be taken for what it should be."""
-        sentence = again(blob.origin, self._store, self._plan.endpoint, blob.names)
+        entry = self._store.ledger.read(blob.origin) if blob.origin else None
+        sentence = again(entry, self._store, self._plan.endpoint, blob.names)
         if MODEL in blob.media_types or blob.origin is None:
             return sentence
         return f"{sentence} Weights that are there are not moved again."

@@ -12,6 +12,7 @@ from dsollama.gguf.header import Header, read_header
 from dsollama.gguf.loadable import architecture
 from dsollama.gguf.merge import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS
 from dsollama.modelfile.layers import CONFIG, MODEL, PARAMS, SYSTEM, TEMPLATE
+from dsollama.store.store import MAX_JSON
 from dsollama.verify.findings import Finding
 
 _FIRST_READ = 2**20
@@ -37,6 +38,8 @@ def check_small(media_type: str, data: bytes) -> tuple[str, str] | None:
         data: all its bytes.
     """
     what = WORDS.get(media_type, "layer")
+    if media_type in {CONFIG, PARAMS} and len(data) > MAX_JSON:
+        return "not-json", f"The {what} is too large to be one."
     try:
         if media_type in {CONFIG, PARAMS} and not isinstance(json.loads(data), dict):
             return "not-json", f"The {what} is not a JSON object."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -10,6 +11,12 @@ from typing import BinaryIO, Self
 
 PIECE_BYTES = 4 * 2**20
 """On 2 cores 1.5 GB/s with the next piece read ahead, 1.3 without, where SHA-256 alone has 1.7."""
+
+MAX_HOLES = 64 * 2**30
+"""Bytes of a blob that were never written and are digested all the same. No real weights have a
+run of zeros that long; a file of nothing else could be 8 EiB, which would take 170 years."""
+
+_MAX_STEPS = 4096
 
 
 class BlobReader:
@@ -48,6 +55,24 @@ class BlobReader:
     def _read(self, turn: int, start: int, end: int) -> int:
         size = max(0, min(PIECE_BYTES, end - start))
         return os.preadv(self._handle, [self._buffers[turn][:size]], start) if size else 0
+
+
+def written_bytes(handle: int, size: int) -> int:
+    """Return how many of a file's `size` bytes were ever written; the others are zeros.
+
+    Where the file system cannot tell, all were; behind _MAX_STEPS holes, all the rest.
+    """
+    written = at = 0
+    for _ in range(_MAX_STEPS):
+        try:
+            start = os.lseek(handle, at, os.SEEK_DATA)
+            at = min(os.lseek(handle, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            return written if error.errno == errno.ENXIO else written + size - at
+        written += at - start
+        if at >= size:
+            return written
+    return written + size - at
 
 
 def drop_cache(handle: int, start: int, size: int) -> None:
