@@ -28,7 +28,18 @@ from dsollama.resources import read_template
 from dsollama.settings import Settings
 from dsollama.verify.check import check
 from dsollama.verify.plan import plan_check
-from faults import between, disk, environment, hub, limits, names, network, process, servers
+from faults import (
+    between,
+    disk,
+    environment,
+    hub,
+    limits,
+    names,
+    network,
+    process,
+    secrets,
+    servers,
+)
 from faults.scene import CASES, SHARDS, TOKEN, Case, Done, Scene, arranged, cdn, digests
 from faults.table import Row, find_line, masked
 
@@ -38,7 +49,7 @@ DOCUMENT = ROOT / "docs" / "reliability.md"
 ROWS = os.environ.get("DSOLLAMA_FAULT_ROWS")
 """Set by scripts/write_reliability.py: the folder where rows are written instead of compared."""
 
-MODULES = (network, hub, disk, process, between, names, limits, servers, environment)
+MODULES = (*(network, hub, disk, process, between, names, limits, servers, environment, secrets),)
 MAX_STAGING = {"lock", "install.json", "journal.json", "progress.json", "merged.gguf"}
 
 
