@@ -1,4 +1,4 @@
-"""A bound on the time of one question, whatever a server or a name server does.
+"""Bounds on time: of one question, whatever a server does, and of what a stopped process waited.
 
 The clients' own timeouts begin anew with every byte, so the head of an answer that comes byte by
 byte would hold them for days; and Ctrl-C would have to wait for them.
@@ -7,6 +7,7 @@ byte would hold them for days; and Ctrl-C would have to wait for them.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -14,6 +15,7 @@ from dsollama.limits import start_thread
 from dsollama.privileges import as_caller
 
 POLL_SECONDS = 0.05
+TICK_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -41,6 +43,46 @@ def within(
         if (waited >= seconds or cancelled.is_set()) and call.abandon():
             raise TimeoutError(f"its answer takes longer than {seconds:.0f} s")
     return call.result()
+
+
+class Awake:
+    """A clock that stands still while the process does: after Ctrl-Z, or in a suspended laptop.
+
+    No server can be blamed for that time. A thread of its own sleeps for TICK_SECONDS again and
+    again; what a sleep takes beyond twice as long, the process was stopped for.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds = 0.0
+        self._at: float | None = None
+
+    def __call__(self) -> float:
+        """Return seconds since some moment in the past.
+
+        Raises:
+            LimitError: the system starts no thread for it.
+        """
+        with self._lock:
+            if self._at is None:
+                start_thread(self._run)
+                self._at = time.monotonic()
+            return self._seconds + self._since(self._at)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(TICK_SECONDS)
+            with self._lock:
+                if self._at is not None:
+                    self._seconds += self._since(self._at)
+                    self._at = time.monotonic()
+
+    def _since(self, moment: float) -> float:
+        return min(time.monotonic() - moment, 2 * TICK_SECONDS)
+
+
+awake = Awake()
+"""The clock of this process."""
 
 
 class _Call(Generic[T]):

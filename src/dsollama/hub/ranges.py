@@ -40,7 +40,7 @@ from dsollama.hub.guard import at_home, unsafe_redirect
 from dsollama.limits import start_thread
 from dsollama.net.sessions import new_session
 from dsollama.settings import Patience, usual_patience
-from dsollama.waiting import within
+from dsollama.waiting import awake, within
 
 CONNECT_TIMEOUT = 10.0
 """In seconds; how long everything else is waited for says `settings.Patience`."""
@@ -52,7 +52,8 @@ SOUND_BYTES = 2**18
 """A connection that breaks again and again after less than this gets nowhere."""
 
 GIVE_UP_SECONDS = 900.0
-"""And after so long without SOUND_BYTES, whatever pauses a server asked for."""
+"""And after so long without SOUND_BYTES, whatever pauses a server asked for; time for which the
+process was stopped does not count."""
 
 MAX_REDIRECTS = 5
 MIN_READ, MAX_READ = 2**14, 2**20
@@ -113,7 +114,7 @@ class RangeStream:
         self._answer: requests.Response | None = None
         self._failures = 0
         self._sound = start
-        self._since = time.monotonic()
+        self._since = awake()
         self._amount = reader.usual_amount
 
     def __enter__(self) -> Self:
@@ -140,7 +141,7 @@ class RangeStream:
             else:
                 self._at += len(data)
                 if self._at - self._sound >= SOUND_BYTES or not self._failures:
-                    self._failures, self._sound, self._since = 0, self._at, time.monotonic()
+                    self._failures, self._sound, self._since = 0, self._at, awake()
                 if self._at == self._end:
                     self._close()
                 view[: len(data)] = data
@@ -165,7 +166,7 @@ class RangeStream:
         patience = self._reader.patience
         wait = _backoff(self._failures, patience) if error.wait is None else error.wait
         wait = min(wait, 10 * patience.wait)
-        late = time.monotonic() + wait > self._since + GIVE_UP_SECONDS
+        late = awake() + wait > self._since + GIVE_UP_SECONDS
         if self._failures >= MAX_FAILURES or late:
             times = "once" if self._failures == 1 else f"{self._failures} times in a row"
             raise TransferError(
@@ -190,7 +191,7 @@ class RangeStream:
 
 
 class _Watch:
-    """Ends reads that take longer than `limit` seconds.
+    """Ends reads that take longer than `limit` seconds in which the process was not stopped.
 
     The socket's own timeout counts from each byte, so a server that trickles would hold a
     connection for days. Which of the two limits ends a silent read first is chance.
@@ -211,7 +212,7 @@ class _Watch:
             if not self._running:
                 start_thread(self._run)
                 self._running = True
-            self._reads[key] = (time.monotonic() + self._limit, answer)
+            self._reads[key] = (awake() + self._limit, answer)
         try:
             yield
         finally:
@@ -230,7 +231,7 @@ class _Watch:
     def _run(self) -> None:
         while True:
             time.sleep(min(1.0, self._limit / 4))
-            self._break(time.monotonic())
+            self._break(awake())
             with self._lock:
                 if not self._reads:
                     self._running = False
