@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +17,7 @@ import pytest
 
 from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.errors import StoreNotWritableError
-from dsollama.privileges import acting, acting_as_owner, as_caller, owner_of
+from dsollama.privileges import CALLER, acting, acting_as, acting_as_owner, as_caller, owner_of
 
 from conftest import TERMINUS, Bench, make_repository, public_folder
 
@@ -32,10 +36,10 @@ def place() -> Iterator[Path]:
         yield top
 
 
-def run(bench: Bench, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(bench: Bench, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dsollama", *arguments],
-        env=bench.environment(),
+        env=bench.environment() | variables,
         capture_output=True,
         text=True,
         timeout=60,
@@ -173,3 +177,140 @@ def test_an_owner_cannot_have_another_store_read_as_root(
         done = run(bench, *copied, "--store", str(place / "mine"))
     assert done.returncode not in {0, 1}, done.stderr
     assert not list(place.glob("mine/blobs/*"))
+
+
+def test_acting_as_somebody_takes_away_roots_groups(place: Path) -> None:
+    """root's group is root's: what it may read, the owner of a folder may not have read to him."""
+    groups = os.getgroups()
+    secret = place / "group"
+    secret.write_text("the group's")
+    secret.chmod(0o640)
+    os.setgroups([0, 77])
+    try:
+        for group in (0, 77):
+            os.chown(secret, 0, group)
+            with acting_as_owner(place / "models"), pytest.raises(PermissionError):
+                secret.read_text()
+            with acting_as(owner_of(place / "models")), pytest.raises(PermissionError):
+                secret.read_text()  # as for --from-dir and --from-store
+        seen: list[list[int]] = []
+        with acting_as_owner(place / "models"), as_caller():
+            thread = threading.Thread(target=lambda: seen.append(os.getgroups()))
+            thread.start()
+            thread.join()
+            assert secret.read_text() == "the group's"
+        assert [set(each) for each in seen] == [set(CALLER.groups)]
+        assert os.getgroups() == [0, 77]
+    finally:
+        os.setgroups(groups)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_store_that_everybody_can_make_a_folder_in_is_refused(exists: bool, place: Path) -> None:
+    """A sticky folder keeps what is there: not what is not there yet, such as `blobs`."""
+    (place / "sticky").mkdir()
+    (place / "sticky").chmod(0o1777)
+    store = place / "sticky" if exists else place / "sticky" / "models"
+    with pytest.raises(
+        StoreNotWritableError, match=f"every user can change {place}/sticky"
+    ) as told:
+        owner_of(store)
+    if exists:
+        assert "chmod go-w" in told.value.hint
+    else:
+        assert f"`mkdir {store}`" in told.value.hint
+        store.mkdir()
+        assert owner_of(store) is None
+
+
+def lay_shards(place: Path, shards: list[Path], owner: tuple[int, int] = SERVICE) -> Path:
+    """Another's folder of shards, in which the third is a link to a file of root's."""
+    folder = place / "theirs"
+    folder.mkdir()
+    for path in shards:
+        shutil.copy(path, folder)
+        os.chown(folder / path.name, *owner)
+    os.chown(folder, *owner)
+    secret = place / "roots" / "weights.gguf"
+    (folder / shards[2].name).rename(secret)
+    os.chown(secret, 0, 0)
+    secret.chmod(0o640)
+    (folder / shards[2].name).symlink_to(secret)
+    os.lchown(folder / shards[2].name, *owner)
+    (place / "roots").chmod(0o711)
+    return folder
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_from_dir_reads_as_the_owner_of_that_folder(
+    offline: bool, place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    folder = lay_shards(place, shards(3))
+    before = outside(place)
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], place / "mine", [])
+        options = ("install", "UD-Q2_K_XL", "--yes", "--from-dir", str(folder))
+        done = run(bench, *options, **({"HF_HUB_OFFLINE": "1"} if offline else {}))
+    assert done.returncode not in {0, 1}, done.stderr
+    assert "cannot be read: Permission denied" in done.stderr
+    assert outside(place) == before
+    assert not list(place.glob("mine/blobs/*"))
+
+
+def test_consume_deletes_as_the_owner_of_that_folder(
+    place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    folder = lay_shards(place, shards(3))
+    (folder / shards(3)[2].name).unlink()
+    shutil.copy(shards(3)[2], folder)
+    os.chown(folder / shards(3)[2].name, *SERVICE)
+    os.chown(place / "models", 4999, 4999)  # another one's than the folder
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], place / "models", [])
+        options = ("install", "UD-Q2_K_XL", "--yes", "--from-dir", str(folder), "--consume")
+        folder.chmod(0o500)  # he may not delete there himself; root could
+        done = run(bench, *options)
+        assert "its folder is not writable" in done.stderr, done.stderr
+        assert len(list(folder.iterdir())) == 3
+        folder.chmod(0o700)
+        done = run(bench, *options)
+        assert done.returncode == 0, done.stderr
+    assert not list(folder.iterdir())
+
+
+def test_from_dir_of_roots_that_everybody_can_write_is_refused(
+    place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    folder = lay_shards(place, shards(3), (0, 0))
+    folder.chmod(0o1777)
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        bench = Bench(hub, hub.repositories[TERMINUS], place / "models", [])
+        done = run(bench, "install", "UD-Q2_K_XL", "--yes", "--from-dir", str(folder))
+    assert done.returncode not in {0, 1}
+    assert f"every user can change {folder}" in done.stderr
+    assert f"chmod go-w {folder}" in done.stderr
+
+
+def test_a_shared_cache_of_the_hub_is_not_read_by_root(
+    place: Path, shards: Callable[..., list[Path]]
+) -> None:
+    """huggingface_hub's cache may be somebody else's (sudo -E): a link in it leads root nowhere."""
+    with LoopbackHub({TERMINUS: make_repository(shards(3))}) as hub:
+        cache = place / "cache" / "hub" / f"models--{TERMINUS.replace('/', '--')}" / "blobs"
+        cache.mkdir(parents=True)
+        secret = place / "roots" / "weights"
+        shutil.copy(shards(3)[0], secret)
+        secret.chmod(0o600)
+        (place / "roots").chmod(0o711)
+        digest = hashlib.sha256(secret.read_bytes()).hexdigest()
+        (cache / digest).symlink_to(secret)
+        for path in (*cache.parents[:3], cache):
+            os.chown(path, *SERVICE)
+        bench = Bench(hub, hub.repositories[TERMINUS], place / "models", [])
+        plan = ("install", "UD-Q2_K_XL", "--dry-run", "--json")
+        found = json.loads(run(bench, *plan, HF_HOME=str(place / "cache")).stdout)
+        assert not found["local_files"]
+        secret.chmod(0o644)
+        (place / "roots").chmod(0o755)
+        found = json.loads(run(bench, *plan, HF_HOME=str(place / "cache")).stdout)
+        assert found["local_files"]

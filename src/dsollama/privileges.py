@@ -5,8 +5,9 @@ the owner may not do, whatever links, second names or exchanged folders he has p
 files are his from the start. What belongs to the caller is read as the caller (`as_caller`):
 Python's modules, files of this package, the token, certificates, `--from-dir`.
 
-Linux only, by setfsuid(2) and setfsgid(2): they change one thread, new threads inherit them, and
-with a user id that is not 0 the kernel takes away the capabilities that go past file permissions.
+Linux only, by setfsuid(2), setfsgid(2) and setgroups(2) as system calls: they change one thread,
+new threads inherit them, and with a user id that is not 0 the kernel takes away the capabilities
+that go past file permissions.
 Process ids are not touched, so the owner can neither signal nor trace us. Elsewhere root must run
 dsollama as the owner (`sudo -u`).
 """
@@ -35,6 +36,16 @@ _SETFSUID = getattr(_LIBC, "setfsuid", None)
 _SETFSGID = getattr(_LIBC, "setfsgid", None)
 _ASK = 0xFFFF_FFFF
 """No user has this id: setfsuid(2) then changes nothing and returns the id of now."""
+
+_SYS_SETGROUPS = {
+    "x86_64": 116,
+    "ppc64le": 81,
+    "s390x": 206,
+    **dict.fromkeys(("aarch64", "riscv64", "loongarch64"), 159),
+}.get(os.uname().machine if sys.maxsize > _ASK else "")
+"""Number of setgroups(2) by itself (Linux's unistd.h): the C library's changes every thread."""
+
+_CAN_SWITCH = None not in (_SETFSUID, _SETFSGID, _SYS_SETGROUPS)
 
 _MAX_LINKS = 40
 """Symbolic links in one path, as for the kernel."""
@@ -100,7 +111,7 @@ def act_as_owner(store: Path) -> None:
     """
     owner = owner_of(store)
     if owner is not None:
-        _prepare(owner)
+        _prepare()
         _switch(owner)
 
 
@@ -111,16 +122,13 @@ def acting_as_owner(store: Path) -> Iterator[None]:
     Raises:
         StoreNotWritableError: as `owner_of`.
     """
-    owner, groups = owner_of(store), os.getgroups()
+    owner = owner_of(store)
     if owner is None:
         yield
         return
-    _prepare(owner)
-    try:
-        with acting_as(owner):
-            yield
-    finally:
-        os.setgroups(groups)
+    _prepare()
+    with acting_as(owner):
+        yield
 
 
 def owner_of(store: Path) -> Identity | None:
@@ -141,7 +149,7 @@ def owner_of(store: Path) -> Identity | None:
     if last is None or (last.st_uid == 0 and not uids):
         _refuse_shared(store, steps)
         return None
-    if _SETFSUID is None:
+    if not _CAN_SWITCH:
         name = _user_name(last.st_uid or uids[0])
         raise StoreNotWritableError(
             f"The store {store} belongs to {name}, and on this system root cannot act as him.",
@@ -199,21 +207,34 @@ def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _refuse_shared(store: Path, steps: Sequence[tuple[Path, os.stat_result]]) -> None:
     """Refuse a store of root's in which somebody else can lay links."""
-    for path, found in (*steps, *_folders(store)):
-        shared = _sharers(found)
-        if shared:
-            raise StoreNotWritableError(
-                f"As root, dsollama does not work in {store}: {shared} can change {path}.",
-                f"Give the store to the user who runs Ollama (`chown -R USER: {store}`), or let "
-                f"nobody but root write to {path} (`chmod go-w {path}`).",
-            )
+    for path, found in steps[:-1]:
+        # In a sticky folder nobody takes away what is root's, but all can make what is not there.
+        if not found.st_mode & stat.S_ISVTX:
+            _require_private(store, path, found)
+    for path, found in (*steps[-1:], *_folders(store)):
+        _require_private(store, path, found)
+
+
+def _require_private(store: Path, path: Path, found: os.stat_result) -> None:
+    shared = _sharers(found)
+    if not shared:
+        return
+    hint = (
+        f"Give the store to the user who runs Ollama (`chown -R USER: {store}`), or let "
+        f"nobody but root write to {path} (`chmod go-w {path}`)."
+    )
+    if found.st_mode & stat.S_ISVTX and not store.exists():
+        hint = f"Make the folder first: `mkdir {store}`."
+    raise StoreNotWritableError(
+        f"As root, dsollama does not work in {store}: {shared} can change {path}.", hint
+    )
 
 
 def _sharers(found: os.stat_result) -> str:
     if found.st_uid != 0:
         return f"the user {_user_name(found.st_uid)}"
-    if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_ISVTX:
-        return ""  # in a sticky folder nobody takes away what is root's
+    if not stat.S_ISDIR(found.st_mode):
+        return ""
     if found.st_mode & _WRITE_OTHERS:
         return "every user"
     return f"the group {found.st_gid}" if found.st_mode & _WRITE_GROUP and found.st_gid else ""
@@ -229,12 +250,8 @@ def _folders(store: Path) -> Iterator[tuple[Path, os.stat_result]]:
         yield Path(folder), Path(folder).lstat()
 
 
-def _prepare(owner: Identity) -> None:
-    """Let the process have the owner's groups alone, and its imports stay possible."""
-    try:
-        os.setgroups(owner.groups)
-    except OSError as error:
-        raise _cannot(owner) from error
+def _prepare() -> None:
+    """Let imports stay possible."""
     if not any(isinstance(each, _CallersFinder) for each in sys.meta_path):
         sys.meta_path.insert(0, _CallersFinder())
 
@@ -242,10 +259,20 @@ def _prepare(owner: Identity) -> None:
 def _switch(wanted: Identity) -> None:
     assert _SETFSUID is not None  # noqa: S101 - owner_of has looked
     assert _SETFSGID is not None  # noqa: S101
+    if sorted(os.getgroups()) != sorted(wanted.groups):
+        _set_groups(wanted)
     _SETFSGID(wanted.gid)
     _SETFSUID(wanted.uid)
     now = acting()
     if (now.uid, now.gid) != (wanted.uid, wanted.gid):
+        raise _cannot(wanted)
+
+
+def _set_groups(wanted: Identity) -> None:
+    """Let this thread alone have the groups of `wanted`."""
+    numbers = (ctypes.c_uint32 * len(wanted.groups))(*wanted.groups)
+    count = ctypes.c_size_t(len(wanted.groups))
+    if _LIBC.syscall(ctypes.c_long(_SYS_SETGROUPS or -1), count, numbers):
         raise _cannot(wanted)
 
 

@@ -22,8 +22,7 @@ from dsollama.hub.listing import RemoteFile, Repository, list_repository
 from dsollama.install.journal import claimed_bytes
 from dsollama.install.record import Record, stopped_installs
 from dsollama.install.request import InstallRequest, Merger
-from dsollama.install.sources import gguf_files
-from dsollama.privileges import as_caller
+from dsollama.install.sources import gguf_files, reader_of
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
@@ -200,11 +199,10 @@ def _of_listing(target: Target, request: InstallRequest) -> Choice:
 
 def _of_folder(target: Target, folder: Path) -> Choice:
     """Go by the names in a folder: there is no listing, so the split metadata has to do."""
-    with as_caller():
-        files = {
-            path.name: RemoteFile(path.name, path.stat().st_size, None)
-            for path in gguf_files(folder)
-        }
+    files = {
+        path.name: RemoteFile(path.name, found.st_size, None)
+        for path, found in gguf_files(folder, reader_of(folder))
+    }
     choice = _of_repository(Repository(target.repository, NO_COMMIT, files), target.quant)
     return replace(choice, others=None, folder=folder)
 

@@ -10,11 +10,13 @@ from dsollama.errors import UsageError
 from dsollama.install.segments import segment_bytes
 from dsollama.install.shard import PlannedShard
 from dsollama.install.sources import LocalFile
+from dsollama.privileges import acting_as
 
 MAX_CONNECTIONS = 8
 """That are used while shards are consumed: a disk needs no more."""
 
 _LEAST_AHEAD, _MOST_AHEAD = 16 * 2**20, 2**30
+_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 def reach(size: int) -> int:
@@ -33,7 +35,7 @@ def room_needed(
     freed = sum(
         shard.size
         for shard in shards
-        if shard.path in local and _on_one_disk(local[shard.path].path, store)
+        if shard.path in local and _on_one_disk(local[shard.path], store)
     )
     begun = MAX_CONNECTIONS * segment_bytes(size)
     return max(size - freed, 0) + max(shard.size for shard in shards) + reach(size) + begun
@@ -48,29 +50,36 @@ def require_consumable(shards: Sequence[PlannedShard], local: Mapping[str, Local
     for shard in shards:
         if shard.path not in local:
             continue
-        path = local[shard.path].path
+        file = local[shard.path]
         if shard.sha256 is None:
             raise UsageError(
-                f"{path} cannot be consumed: the Hub publishes no digest to check it by.",
+                f"{file.path} cannot be consumed: the Hub publishes no digest to check it by.",
                 "Leave out --consume; or unset HF_HUB_OFFLINE, so that the Hub is asked.",
             )
-        if path.is_symlink() or path.stat().st_nlink > 1:
-            raise UsageError(
-                f"{path} cannot be consumed: it is a link, and deleting it would free nothing.",
-                "Give --from-dir the folder of the files themselves, or leave out --consume.",
-            )
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise UsageError(
-                f"{path} cannot be consumed: its folder is not writable for this user.",
-                "Leave out --consume, or run dsollama as the owner of the folder.",
-            )
+        with acting_as(file.reads_as):
+            _require_deletable(file.path)
 
 
-def _on_one_disk(path: Path, store: Path) -> bool:
+def _require_deletable(path: Path) -> None:
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        raise UsageError(
+            f"{path} cannot be consumed: it is a link, and deleting it would free nothing.",
+            "Give --from-dir the folder of the files themselves, or leave out --consume.",
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
+        raise UsageError(
+            f"{path} cannot be consumed: its folder is not writable for this user.",
+            "Leave out --consume, or run dsollama as the owner of the folder.",
+        )
+
+
+def _on_one_disk(file: LocalFile, store: Path) -> bool:
     """Whether a file's room becomes the store's when it is deleted."""
     while not store.exists():
         store = store.parent
     try:
-        return path.stat().st_dev == store.stat().st_dev
+        with acting_as(file.reads_as):
+            disk = file.path.stat().st_dev
+        return disk == store.stat().st_dev
     except OSError:
         return False

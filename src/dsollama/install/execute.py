@@ -33,7 +33,7 @@ from dsollama.install.sources import ShardReader
 from dsollama.install.staged import StagedFile
 from dsollama.install.staging import MERGED, locked_staging
 from dsollama.install.transfer import Transfer
-from dsollama.privileges import as_caller
+from dsollama.privileges import acting_as
 from dsollama.store.files import store_failures
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
@@ -128,7 +128,7 @@ def _make_blob(
 ) -> MergedFile:
     """Make the merged file, by either merger."""
     remote = RangeReader(plan.endpoint, plan.repository, plan.commit, listener)
-    reader = ShardReader(remote if plan.remote else None, plan.local, plan.reads_as)
+    reader = ShardReader(remote if plan.remote else None, plan.local)
     if not plan.program:
         return _fetch_merged(plan, reader, staging, listener, connections)
     merged = staging / MERGED
@@ -196,12 +196,12 @@ def _prepare(file: Path, plan: InstallPlan, head: bytes, staging: Path) -> None:
 
 def _consume(reader: ShardReader, transfer: Transfer, staging: Path, job: Job) -> None:
     """Delete a local shard whose bytes are verified, once they are on the disk for good."""
-    path = reader.local(job.shard.path)
-    if path is not None:
+    file = reader.local(job.shard.path)
+    if file is not None:
         transfer.checkpoint()
         mark_consumed(staging)
-        with store_failures(path), as_caller():
-            path.unlink()
+        with store_failures(file.path), acting_as(file.reads_as):
+            file.path.unlink()
 
 
 def _shard_files(plan: InstallPlan, staging: Path) -> dict[int, Path]:

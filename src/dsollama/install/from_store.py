@@ -21,8 +21,8 @@ from dsollama.gguf.merge import Piece
 from dsollama.hub.listing import RemoteFile
 from dsollama.install.choose import Choice
 from dsollama.install.shard import PlannedShard
-from dsollama.install.sources import LocalFile
-from dsollama.privileges import CALLER, Identity, acting_as, owner_of
+from dsollama.install.sources import LocalFile, reader_of
+from dsollama.privileges import acting_as
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
 from dsollama.store.walk import MAX_SEEN, list_names
@@ -30,11 +30,6 @@ from dsollama.units import some_of
 
 _MAX_ALIKE = 64
 """Blobs of the very size whose beginning is compared; of weights there is one, or a few."""
-
-
-def reader_of(folder: Path | None) -> Identity:
-    """Return as whom local files are read: the caller, but another store's as its owner."""
-    return (owner_of(folder) if folder else None) or CALLER
 
 
 def find_merged(
@@ -52,7 +47,8 @@ def find_merged(
     Raises:
         NotInstalledError: there is none.
     """
-    with acting_as(reader_of(folder)):
+    reads_as = reader_of(folder)
+    with acting_as(reads_as):
         path = next((each for each in _blobs(folder, size) if _begins(each, head)), None)
     if path is None:
         raise NotInstalledError(
@@ -61,7 +57,7 @@ def find_merged(
             "they are copied as they are, and compared with nothing of the Hub's.",
         )
     return {
-        shards[piece.shard].path: LocalFile(path, piece.target - piece.source)
+        shards[piece.shard].path: LocalFile(path, piece.target - piece.source, reads_as=reads_as)
         for piece in pieces
         if shards[piece.shard].sha256 is not None
     }
@@ -79,7 +75,8 @@ def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
     other = Store(folder)
     names = {each.lower() for each in (target.repository, *target.alternatives)}
     quants: dict[str, tuple[str, int]] = {}
-    with acting_as(reader_of(folder)):
+    reads_as = reader_of(folder)
+    with acting_as(reads_as):
         for digest, entry in other.ledger.entries():
             if entry.repository.lower() in names and other.has_blob(digest, entry.size):
                 quants[entry.quant] = (digest, entry.size)
@@ -96,7 +93,7 @@ def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
     path = other.blob_path(digest)
     file = RemoteFile(path.name, size, digest.removeprefix("sha256:"))
     choice = Choice(target.repository, NO_COMMIT, quant, (file,), split=False, folder=folder)
-    return choice, LocalFile(path)
+    return choice, LocalFile(path, reads_as=reads_as)
 
 
 def _blobs(folder: Path, size: int) -> list[Path]:

@@ -21,7 +21,7 @@ from dsollama.hub.ranges import RangeReader
 from dsollama.install.choose import Choice, choose, stopped_request
 from dsollama.install.consume import require_consumable, room_needed
 from dsollama.install.differences import settings_differences
-from dsollama.install.from_store import find_merged, find_unlisted, reader_of
+from dsollama.install.from_store import find_merged, find_unlisted
 from dsollama.install.naming import PlannedModel, name_models, require_places, spell_for_store
 from dsollama.install.recheck import require_header
 from dsollama.install.record import Record, resumable_bytes
@@ -31,7 +31,6 @@ from dsollama.install.shard import PlannedShard
 from dsollama.install.sources import LocalFile, ShardReader, find_in_cache, find_in_folder
 from dsollama.modelfile.layers import ModelFacts
 from dsollama.modelfile.variants import Variant, choose_variants
-from dsollama.privileges import CALLER, Identity, as_caller
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import Entry, Source
 from dsollama.store.names import parse_name
@@ -75,7 +74,6 @@ class InstallPlan:
         remote: whether the Hub may be asked.
         consume: whether local files are deleted once they are merged and on the disk.
         folder: where the files are, if no Hub has listed them.
-        reads_as: as whom root reads the local files.
     """
 
     endpoint: str
@@ -103,7 +101,6 @@ class InstallPlan:
     remote: bool = True
     consume: bool = False
     folder: Path | None = None
-    reads_as: Identity = CALLER
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -172,8 +169,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     shards = tuple(_planned_shard(request.settings.endpoint, choice, each) for each in files)
     offline = request.settings.offline or choice.folder
     remote = None if offline else _remote(request, choice, listener)
-    reads_as = reader_of(request.from_store)
-    headers = _read_headers(ShardReader(remote, local, reads_as), files)
+    headers = _read_headers(ShardReader(remote, local), files)
     layout = merge_layout(headers, [each.size for each in files]) if choice.split else None
     if layout is None or request.from_store:
         program = None  # there is nothing to merge
@@ -217,11 +213,9 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         remote=remote is not None,
         consume=request.consume,
         folder=choice.folder,
-        reads_as=reads_as,
     )
     if plan.consume:
-        with as_caller():
-            require_consumable(plan.shards, local)
+        require_consumable(plan.shards, local)
     plan = with_disk(plan)
     require_header(plan, store)
     return replace(plan, replaces=replaced_in_store(plan, store))
@@ -331,12 +325,10 @@ def _choose(
     choice = choose(target, request, store)
     if request.from_store:
         return choice, {}
-    with as_caller():
-        local = {} if request.consume else find_in_cache(choice.repository, choice.files)
+    local = {} if request.consume else find_in_cache(choice.repository, choice.files)
     if request.from_dir:
         unlisted = choice.folder is not None or request.consume  # that refuses it in words
-        with as_caller():
-            inside, notes = find_in_folder(request.from_dir, choice.files, unchecked=unlisted)
+        inside, notes = find_in_folder(request.from_dir, choice.files, unchecked=unlisted)
         local |= inside
         choice = replace(choice, notes=(*choice.notes, *notes))
     return choice, local

@@ -12,11 +12,11 @@ from typing import Self
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from dsollama.errors import HubOfflineError, UnreadableShardError
+from dsollama.errors import HubOfflineError, StoreNotWritableError, UnreadableShardError
 from dsollama.hub.listing import RemoteFile
 from dsollama.hub.ranges import RangeReader, Stream, read_all
-from dsollama.privileges import CALLER, Identity, acting_as
-from dsollama.store.files import stamp_of
+from dsollama.privileges import CALLER, Identity, acting_as, as_caller, owner_of
+from dsollama.store.files import open_regular, stamp_of
 
 MAX_FOLDER_ENTRIES = 100_000
 """How many files of `--from-dir` are looked at."""
@@ -32,11 +32,31 @@ class LocalFile:
             own file, something else where the file is merged.
         stamp: what the file was when the install was planned (`stamp_of`); empty where a published
             digest tells whether the bytes are right.
+        reads_as: as whom root reads it, and deletes it (`reader_of`).
     """
 
     path: Path
     shift: int = 0
     stamp: str = ""
+    reads_as: Identity = CALLER
+
+
+def reader_of(folder: Path) -> Identity:
+    """Return as whom root reads the files of a folder that is not the store that it works in.
+
+    As in a store: as its owner, who could else lead root by a link to files that he may not read.
+
+    Raises:
+        UnreadableShardError: it is not there, or is root's and others can lay links in it.
+    """
+    try:
+        with as_caller():
+            folder.stat()
+            return owner_of(folder) or CALLER
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    except StoreNotWritableError as error:
+        raise UnreadableShardError(str(error), error.hint) from error
 
 
 class ShardReader:
@@ -46,18 +66,15 @@ class ShardReader:
         self,
         remote: RangeReader | None,
         local: Mapping[str, LocalFile],
-        reads_as: Identity = CALLER,
     ) -> None:
         """Combine them.
 
         Args:
             remote: the Hub; None where it must not be asked.
             local: by path in the repository, the files that are believed to be the same.
-            reads_as: as whom root reads them.
         """
         self._remote = remote
         self._local = dict(local)
-        self.reads_as = reads_as
         self._counting = threading.Lock()
         self.copied = 0
 
@@ -91,10 +108,9 @@ class ShardReader:
         if self._remote is not None:
             self._remote.cancel()
 
-    def local(self, path: str) -> Path | None:
+    def local(self, path: str) -> LocalFile | None:
         """Return the local file of a shard, if it is still believed in."""
-        file = self._local.get(path)
-        return file.path if file else None
+        return self._local.get(path)
 
     def require_unchanged(self) -> None:
         """Refuse what was read of local files that somebody changed meanwhile.
@@ -135,15 +151,15 @@ class _LocalStream:
 
     def __init__(self, reader: ShardReader, file: LocalFile, start: int, end: int) -> None:
         self._reader = reader
-        self._path, self._stamp = file.path, file.stamp
+        self._path, self._stamp, self._reads_as = file.path, file.stamp, file.reads_as
         self._start = self._at = start + file.shift
         self._end = end + file.shift
         self._handle = -1
 
     def __enter__(self) -> Self:
         try:
-            with acting_as(self._reader.reads_as):
-                self._handle = os.open(self._path, os.O_RDONLY)
+            with acting_as(self._reads_as):
+                self._handle = open_regular(self._path)
             changed = self._stamp and stamp_of(os.fstat(self._handle)) != self._stamp
         except OSError as error:
             raise _unreadable(self._path, error) from error
@@ -195,23 +211,23 @@ def find_in_folder(
     Raises:
         UnreadableShardError: the folder cannot be read.
     """
-    there: dict[str, Path] = {}
-    for path in gguf_files(folder):
-        there.setdefault(path.name, path)
+    reads_as = reader_of(folder)
+    there: dict[str, tuple[Path, os.stat_result]] = {}
+    for path, status in gguf_files(folder, reads_as):
+        there.setdefault(path.name, (path, status))
     found, notes = {}, []
     for file in files:
         name = file.path.rsplit("/", 1)[-1]
         if name not in there:
             continue
-        path = there[name]
-        status = path.stat()
+        path, status = there[name]
         if status.st_size != file.size:
             size = status.st_size
             notes.append(f"{path} has {size} bytes and the Hub's has {file.size}: it is not used")
         elif file.sha256:
-            found[file.path] = LocalFile(path)
+            found[file.path] = LocalFile(path, reads_as=reads_as)
         elif unchecked:
-            found[file.path] = LocalFile(path, stamp=stamp_of(status))
+            found[file.path] = LocalFile(path, stamp=stamp_of(status), reads_as=reads_as)
         else:
             notes.append(
                 f"{path} is not used: the Hub publishes no digest to check it by "
@@ -220,13 +236,21 @@ def find_in_folder(
     return found, notes
 
 
-def gguf_files(folder: Path) -> Iterator[Path]:
-    """Yield the GGUF files below `folder`, links to files included.
+def gguf_files(folder: Path, reads_as: Identity) -> list[tuple[Path, os.stat_result]]:
+    """Return the GGUF files below `folder`, links to files included, and what each is.
+
+    Args:
+        folder: where.
+        reads_as: as whom root looks (`reader_of`).
 
     Raises:
         UnreadableShardError: the folder cannot be read, or holds too much to be meant.
     """
+    with acting_as(reads_as):
+        return [(path, path.stat()) for path in _gguf_files(folder)]
 
+
+def _gguf_files(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise _unreadable(folder, error) from error
 
@@ -252,14 +276,20 @@ def find_in_cache(repository: str, files: Iterable[RemoteFile]) -> dict[str, Loc
     """
     owner = repo_folder_name(repo_id=repository, repo_type="model")
     blobs = Path(constants.HF_HUB_CACHE) / owner / "blobs"
+    try:
+        reads_as = reader_of(blobs)
+    except UnreadableShardError:  # there is none, or others can lay links in it
+        return {}
     found = {}
     for file in files:
         path = blobs / (file.sha256 or "-")
         try:
-            if path.stat().st_size == file.size:
-                found[file.path] = LocalFile(path)
+            with acting_as(reads_as), open(open_regular(path), "rb") as blob:  # noqa: PTH123
+                same = os.fstat(blob.fileno()).st_size == file.size
         except OSError:
             continue
+        if same:
+            found[file.path] = LocalFile(path, reads_as=reads_as)
     return found
 
 

@@ -176,11 +176,9 @@ def read_small(path: Path, limit: int, *, follow: bool = True) -> bytes:
         OSError: it is not there, not a regular file (a pipe or /dev/zero would never end), or
             larger (EFBIG).
     """
-    link = 0 if follow else os.O_NOFOLLOW
-    # Without O_NONBLOCK a pipe would wait for its writer for ever.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | link)
+    handle = open_regular(path, 0 if follow else os.O_NOFOLLOW)
     with open(handle, "rb") as file:  # noqa: PTH123 - a handle, not a path
-        found = _require_regular(handle, path)
+        found = os.fstat(handle)
         if found.st_size > limit:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read(found.st_size)
@@ -193,6 +191,26 @@ def stamp_of(found: os.stat_result) -> str:
     some file systems give a new one at every look.
     """
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def open_regular(path: Path, flags: int = 0) -> int:
+    """Open a regular file for reading and return its handle; nothing else is waited for.
+
+    Args:
+        path: the file.
+        flags: more of open(2).
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    # Without O_NONBLOCK a pipe would wait for its writer for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        _require_regular(handle, path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def sync_folder(folder: Path) -> None:
