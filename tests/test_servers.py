@@ -40,7 +40,7 @@ QUICK = {"DSOLLAMA_ANSWER_TIMEOUT": "3", "DSOLLAMA_WORK_TIMEOUT": "3"}
 """For what falls silent; three seconds are enough for the right answers beside it."""
 
 MODEL = "m:latest"
-TAGS = answers_json({"models": [{"name": MODEL, "size": 1, "digest": "d"}]})
+TAGS = answers_json({"models": [{"name": MODEL, "model": MODEL, "size": 1, "digest": "d"}]})
 CHUNKED = head(headers={"Transfer-Encoding": "chunked"})
 JSON_HEAD = head(headers={"Content-Type": "application/json"})
 TRICKLE = 0.05
@@ -324,7 +324,7 @@ def test_a_terminal_gets_no_controls_of_a_server(command: str, tmp_path: Path) -
 
 
 def test_names_and_errors_of_a_server_are_one_safe_line(tmp_path: Path) -> None:
-    listed = answers_json({"models": [{"name": HOSTILE}, {"name": "right:latest"}]})
+    listed = answers_json({"models": [{"name": n, "model": n} for n in (HOSTILE, "right:latest")]})
     refused = answers_json({"error": HOSTILE}, "500 Bad")
     with rogue(by_path({"/api/tags": listed}, refused)) as server:
         missing = run(server, tmp_path, "chat", "another", "Hello")
