@@ -31,7 +31,7 @@ from dsollama.settings import Patience
 from peak import Measured, measured
 from rogue import Answer, Rogue, Visit, answers, answers_json, by_path, head, rogue, sends
 
-from conftest import ROOT, read_terminal
+from conftest import ROOT, Bench, read_terminal
 
 SOURCES = ROOT / "src" / "dsollama"
 MAX_BYTES = 256 * 2**20
@@ -406,3 +406,48 @@ def test_an_allowance_is_for_bytes_and_seconds() -> None:
     whole.charge(59, 10)
     with pytest.raises(wire.SilentError):
         whole.charge(1, 0)
+
+
+def _taking(hostile: Answer) -> Answer:
+    """An Ollama that takes a model by `create`, and is hostile once it has both names."""
+    made: list[str] = []
+    digest = "sha256-" + "cd" * 32
+    created = answers(b'{"status":"success"}\n')
+
+    def answer(visit: Visit) -> None:
+        if visit.head.startswith(b"HEAD"):
+            (hostile if len(made) > 1 else answers(b"", "404 Not Found"))(visit)
+        elif visit.path == "/api/create":
+            made.append(visit.path)
+            created(visit)
+        elif visit.path == "/api/show" and not made:
+            answers_json({"error": "not found"}, "404 Not Found")(visit)
+        else:
+            right(visit)
+
+    right = by_path(
+        {
+            "/api/version": answers_json({"version": "0.33.0"}),
+            "/api/tags": answers_json({"models": []}),
+            "/api/pull": answers_json({"error": "no route to host"}),
+            "/api/show": answers_json({"modelfile": f"FROM /models/blobs/{digest}\n"}),
+        },
+        answers(b"", "201 Created"),
+    )
+    return answer
+
+
+@pytest.mark.parametrize("name", ["silence", "no HTTP", "a redirect", "a header without an end"])
+def test_an_install_by_the_api_that_is_done_stays_done(
+    name: str, bench: Bench, tmp_path: Path
+) -> None:
+    """Both names are there; whether an uploaded file is left on the server is a note."""
+    with rogue(_taking(ROGUES[name]())) as server:
+        environment = bench.environment() | QUICK | {"OLLAMA_HOST": server.host}
+        install = ["install", "UD-Q2_K_XL", "--via", "api", "--staging", str(tmp_path / "staging")]
+        command = [sys.executable, "-m", "dsollama", *install]
+        done = measured(command, environment, tmp_path, GUARD_SECONDS)
+        assert server.paths()[-1].startswith("/api/blobs/sha256:")
+    assert done.exit == 0, done.err
+    assert "The server keeps the uploaded file until its next start:" in done.err
+    assert len(done.out.split()) == 2
