@@ -1,4 +1,7 @@
-"""The environment, read once and passed on; nothing else in dsollama looks at `os.environ`.
+"""The environment, read once and passed on.
+
+Beside this module, `net` reads the variables of proxies and certificates, `programs` PATH, and
+huggingface_hub those of the token.
 
 | variable | meaning |
 |---|---|

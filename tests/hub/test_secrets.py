@@ -194,6 +194,9 @@ def test_a_login_in_the_endpoint_goes_there_alone_and_stays_nowhere(
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
     told = ""
+    loud = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "DSOLLAMA_TRACEBACK": "1"}
+    harnesses = Fault(status=500)  # huggingface_hub logs this failure with the address
+    bench.hub.fault = lambda request: harnesses if "harnesses" in request.path else None
     for arguments in (
         ("install", "UD-Q2_K_XL", "--dry-run", "--json"),
         ("install", "UD-Q2_K_XL", "--yes", "--json"),
@@ -201,7 +204,7 @@ def test_a_login_in_the_endpoint_goes_there_alone_and_stays_nowhere(
         ("show", "deepseek-v3.1-terminus:UD-Q2_K_XL", "--json"),
         ("verify", "--json"),
     ):
-        done = run(bench, *arguments, HF_ENDPOINT=with_login(bench), HF_TOKEN=TOKEN)
+        done = run(bench, *arguments, HF_ENDPOINT=with_login(bench), HF_TOKEN=TOKEN, **loud)
         assert done.returncode == 0, done.stderr
         told += done.stdout + done.stderr
     assert authorizations(bench, "hub") == {f"Basic {BASIC}"}
@@ -216,16 +219,26 @@ def test_a_login_in_the_endpoint_goes_there_alone_and_stays_nowhere(
 
 
 def test_a_stopped_install_keeps_no_login_and_no_hint_has_it(bench: Bench) -> None:
-    third = bench.shards[2].name
-    bench.hub.fault = lambda request: (
-        Fault(status=500) if third in request.path and request.server == "cdn" else None
-    )
+    def late(request: Request) -> Fault | None:
+        header = request.headers.get("Range", "").startswith("bytes=0-")
+        third = request.server == "cdn" and bench.shards[2].name in request.path
+        return Fault(status=500) if third and not header else None
+
+    bench.hub.fault = late
     options = {"HF_ENDPOINT": with_login(bench), "HF_TOKEN": TOKEN, "DSOLLAMA_MAX_WAIT": "0.01"}
     done = install(bench, DSOLLAMA_CONNECTIONS="1", **options)
     assert done.returncode == 3, done.stderr
     left = left_behind(bench.store)
     assert not any(s in done.stderr + done.stdout for s in SECRETS)
     assert not [name for name, data in left.items() for s in SECRETS if s.encode() in data]
+    record = bench.staged()[0] / "install.json"  # now as an earlier dsollama wrote it
+    record.write_text(json.dumps(json.loads(record.read_bytes()) | {"endpoint": with_login(bench)}))
+    for arguments in (("gc", "--json"), ("install", "--resume", "--dry-run", "--json")):
+        done = run(bench, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+    install(bench, **options)
+    assert PASSWORD not in record.read_text()
 
 
 def damage(bench: Bench) -> None:
@@ -264,6 +277,20 @@ def test_an_endpoint_that_is_none_is_told_without_its_words(value: str, bench: B
     assert done.returncode == 2, done.stderr
     assert "HF_ENDPOINT is not the address of a server." in done.stderr
     assert "sesame" not in done.stderr + done.stdout
+
+
+def test_a_warning_of_the_hub_s_cannot_steer_the_terminal(bench: Bench) -> None:
+    def warn(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(404)
+        for value in ("a; plain words", "b; \x1b[2Jgone"):
+            handler.send_header("X-HF-Warning", value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    bench.hub.fault = lambda _request: Fault(answer=warn)
+    done = install(bench)
+    assert done.returncode == 3, done.stderr
+    assert "\x1b" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["HF_TOKEN", "file"])

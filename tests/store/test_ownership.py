@@ -289,7 +289,7 @@ def test_a_store_that_root_keeps_is_told() -> None:
     assert "sudo chown ollama: /data" in notes[0]
 
 
-KEEP = "sudo --preserve-env=HF_TOKEN,HF_ENDPOINT"
+KEEP = "sudo --preserve-env=HF_TOKEN,HF_ENDPOINT,HF_HUB_DISABLE_IMPLICIT_TOKEN"
 
 
 @pytest.mark.parametrize(

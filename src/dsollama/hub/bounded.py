@@ -14,7 +14,7 @@ import httpx2
 from huggingface_hub import is_offline_mode, set_client_factory
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from dsollama.hub.guard import check_redirect, keep_authorization
+from dsollama.hub.guard import check_redirect, drop_unprintable_warning, keep_authorization
 from dsollama.net.httpx_transport import Transport
 
 MAX_ANSWER_BYTES = 8 * 2**20
@@ -39,7 +39,7 @@ def _client() -> httpx2.Client:
         headers={"Accept-Encoding": "identity"},
         event_hooks={
             "request": [_unless_offline, keep_authorization],
-            "response": [check_redirect, _bound],
+            "response": [check_redirect, drop_unprintable_warning, _bound],
         },
         follow_redirects=True,
         timeout=None,

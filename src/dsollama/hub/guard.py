@@ -18,6 +18,7 @@ from dsollama.addresses import Origin, origin, redirected
 from dsollama.errors import UnsafeRedirectError
 
 T = TypeVar("T")
+_WARNING = "X-HF-Warning"
 _HOME: ContextVar[Origin | None] = ContextVar("_HOME", default=None)
 
 
@@ -54,6 +55,12 @@ def check_redirect(response: httpx2.Response) -> None:
             redirected(str(asked), response.headers["Location"])
         except ValueError as error:
             raise unsafe_redirect(asked.path, error) from error
+
+
+def drop_unprintable_warning(response: httpx2.Response) -> None:
+    """Drop a server's warning that huggingface_hub would print with its control characters."""
+    if not all(each.isprintable() for each in response.headers.get_list(_WARNING)):
+        del response.headers[_WARNING]
 
 
 def unsafe_redirect(what: str, reason: ValueError) -> UnsafeRedirectError:

@@ -37,7 +37,7 @@ _FIRST_PERSON = 1000
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
 """What systemd's ProtectHome= hides from a service."""
 
-_KEEP = "--preserve-env=HF_TOKEN,HF_ENDPOINT"
+_KEEP = "--preserve-env=HF_TOKEN,HF_ENDPOINT,HF_HUB_DISABLE_IMPLICIT_TOKEN"
 """Of the variables that an install heeds, those that sudo would drop and that cannot be guessed."""
 
 _ENTER = 0o1
