@@ -54,7 +54,9 @@ def place() -> Iterator[Path]:
         yield top
 
 
-def dsollama(bench: Bench, who: Who, *arguments: str) -> subprocess.CompletedProcess[str]:
+def dsollama(
+    bench: Bench, who: Who, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run the program as somebody, with a careful umask.
 
     He may read everything, but only that: Python itself may lie in a home that is closed to him.
@@ -65,7 +67,7 @@ def dsollama(bench: Bench, who: Who, *arguments: str) -> subprocess.CompletedPro
     environment = bench.environment() | {"HOME": str(home), "HF_HOME": str(home / "hf")}
     return subprocess.run(
         [*who.prefix, sys.executable, "-m", "dsollama", *arguments],
-        env=environment | {"DSOLLAMA_MAX_WAIT": "0.1"},
+        env=environment | {"DSOLLAMA_MAX_WAIT": "0.1"} | variables,
         cwd="/",
         umask=0o077,
         capture_output=True,
@@ -194,7 +196,7 @@ def test_an_owner_who_is_not_in_the_group_of_his_store(bench: Bench) -> None:
     assert {path.lstat().st_uid for path in bench.store.rglob("*")} == {65534}
 
 
-def test_ollama_of_the_group_creates_and_deletes_beside_what_a_member_made(
+def test_ollama_of_the_group_pulls_and_deletes_beside_what_a_member_made(
     bench: Bench, ollama_program: Path, place: Path
 ) -> None:
     """The real Ollama under its own user, in a store in which Alice's dsollama made everything."""
@@ -220,9 +222,21 @@ def test_ollama_of_the_group_creates_and_deletes_beside_what_a_member_made(
         client = ollama.Client(address)
         assert not orphan.exists()  # it prunes when it starts
         assert {str(model.model) for model in client.list().models} == set(names)
-        client.create("made", from_=names[0], parameters={"temperature": 0.1})
-        client.copy("made", names[0])  # in the place of ours
-        for name in (*names, "made:latest"):
+        # By the API a model is pulled, from a registry on loopback (ollama.handover).
+        by_api = ("install", "UD-Q2_K_XL", "--yes", "--via", "api", "--name", "pulled")
+        done = dsollama(bench, ALICE, *by_api, OLLAMA_HOST=address)
+        assert done.returncode == 0, done.stderr
+        pulled = done.stdout.split()
+        assert len(pulled) == 2
+        client.copy(pulled[0], names[0])  # in the place of ours
+        # It sets the time of weights that it takes, and only their owner may do so: docs/store.md.
+        with pytest.raises(ollama.ResponseError, match="chtimes"):
+            client.create("made", from_=names[1], parameters={"temperature": 0.1})
+        ours = {
+            path.name for path in bench.store.glob("blobs/*") if path.stat().st_uid == ALICE.uid
+        }
+        assert len(ours) > 3
+        for name in (*names, *pulled):
             client.delete(name)
-    assert not list(bench.store.glob("blobs/*"))
+    assert ours.isdisjoint(path.name for path in bench.store.glob("blobs/*"))
     assert not [path for path in bench.store.glob("manifests/**/*") if path.is_file()]
