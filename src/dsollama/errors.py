@@ -34,6 +34,7 @@
     │   ├── NotEnoughDiskError             not-enough-disk
     │   ├── StoreNotWritableError          store-not-writable
     │   ├── StoreBusyError                 store-busy
+    │   ├── NoLocksError                   no-locks
     │   ├── OversizedStoreError            oversized-store
     │   ├── BrokenManifestError            broken-manifest
     │   └── DamagedBlobError               damaged-blob
@@ -293,6 +294,17 @@ class StoreBusyError(StoreError):
     """Another dsollama is at work on the same thing in the same store."""
 
     code = "store-busy"
+
+
+class NoLocksError(StoreError):
+    """The store's file system has no locks, so nothing is changed there."""
+
+    code = "no-locks"
+    usual_hint = (
+        "Two dsollama at once could spoil each other's work there. Put the store on a local disk, "
+        "mount its file system with locks (Lustre: `-o flock`; NFS: without `nolock`), or let "
+        "Ollama write it: `dsollama install --via api`."
+    )
 
 
 class OversizedStoreError(StoreError):

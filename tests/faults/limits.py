@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dsollama.gguf import encode as gg
 from faults.scene import Scene, case
+from lockless import without_locks
 
 LISTED = "What the Hub lists"
+PLACE = "The store's place"
 
 
 @case(LISTED, "the header's architecture is a text of 3 MB", exits=4, says="is no name of a model")
@@ -22,6 +25,26 @@ def endless_architecture(scene: Scene) -> Iterator[None]:
 def no_tensors(scene: Scene) -> Iterator[None]:
     with _offered(scene, [_text("general.architecture", gg.encode_string("deepseek2"))], []):
         yield
+
+
+@case(PLACE, "its file system has no locks (flock: ENOSYS, as Lustre without `-o flock`)", exits=5,
+      says="has no locks")  # fmt: skip
+def no_flock(scene: Scene) -> Iterator[None]:
+    scene.prefix = without_locks(errno.ENOSYS)
+    yield
+
+
+@case(PLACE, "its file system has no locks (flock: ENOLCK, as NFS without its lock service)",
+      exits=5, says="has no locks")  # fmt: skip
+def no_lock_service(scene: Scene) -> Iterator[None]:
+    scene.prefix = without_locks(errno.ENOLCK)
+    yield
+
+
+@case(PLACE, "its file system has no locks (flock: EOPNOTSUPP)", exits=5, says="has no locks")
+def no_locks_supported(scene: Scene) -> Iterator[None]:
+    scene.prefix = without_locks(errno.EOPNOTSUPP)
+    yield
 
 
 def _text(key: str, value: bytes) -> bytes:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from dsollama.errors import StoreBusyError
+from dsollama.errors import NoLocksError, StoreBusyError
 from dsollama.install.journal import clear_claims, has_claims
-from dsollama.store.files import make_folder, make_lock_file, remove_if_empty, store_failures
+from dsollama.store.files import make_folder, remove_if_empty, store_failures
+from dsollama.store.locks import take_lock
 from dsollama.store.store import Store
 
 MERGED = "merged.gguf"
@@ -24,8 +25,13 @@ def locked_staging(store: Store, key: str) -> Iterator[Path]:
     """Lock the install's folder; afterwards keep it only if it holds claimed bytes."""
     folder = store.staging(key)
     existed = {each for each in (store.root, *_folders(store.root)) if each.exists()}
-    with store_failures(folder):
-        lock = _locked(folder)
+    try:
+        with store_failures(folder):
+            lock = _locked(folder)
+    except NoLocksError:
+        for each in (folder, folder.parent, store.own):
+            remove_if_empty(each)
+        raise
     try:
         yield folder
     finally:
@@ -53,10 +59,8 @@ def _locked(folder: Path) -> FileLock:
     for _ in range(LOCK_TRIES):
         with suppress(FileNotFoundError):
             make_folder(folder)
-            lock = FileLock(folder / "lock", mode=make_lock_file(folder / "lock"))
-            try:
-                lock.acquire(timeout=LOCK_SECONDS)
-            except Timeout:  # an OSError, but not one of the disk's
+            lock = take_lock(folder / "lock", LOCK_SECONDS)
+            if lock is None:
                 break
             return lock
     raise StoreBusyError(

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
 from dsollama.errors import NotEnoughDiskError, StoreNotWritableError
 from dsollama.limits import limit_error
 from dsollama.store.ownership import (
@@ -98,16 +96,6 @@ def make_lock_file(path: Path) -> int:
     """
     os.close(open_new(path, os.O_RDWR, LOCK_MODE))
     return made_mode(path.parent.stat(), LOCK_MODE)
-
-
-def file_lock(path: Path) -> FileLock:
-    """Return the lock at `path`, whose file is made now.
-
-    Raises:
-        StoreNotWritableError: it cannot be made.
-    """
-    with store_failures(path):
-        return FileLock(path, mode=make_lock_file(path))
 
 
 def write_atomically(path: Path, data: bytes, temporary: Path) -> None:

@@ -52,7 +52,12 @@ class Allowance:
         """Whether there is room for one more of `size` bytes and so many layers; it is taken."""
         self._bytes -= size
         self._layers -= layers
-        return self._bytes >= 0 and self._layers >= 0
+        return not self.is_spent
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing more may be read."""
+        return self._bytes < 0 or self._layers < 0
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -127,6 +127,8 @@ class _Reader:
     def _contents(self, seen: Seen) -> tuple[str, frozenset[str], frozenset[str]]:
         """Return what is wrong with a manifest, or all its digests and those of its weights."""
         problem, digests, weights = seen.problem, set[str](), set[str]()
+        if self._left.is_spent:
+            problem = problem or _TOO_MUCH
         try:
             if not problem:
                 data = read_small(seen.path, MAX_MANIFEST_BYTES, follow=False)
@@ -142,6 +144,8 @@ class _Reader:
 
     def _read_stray(self, seen: Seen, shown: str) -> ManifestFile | None:
         """A file that Ollama never reads, such as somebody's copy: what it names is kept, too."""
+        if self._left.is_spent:
+            return None
         try:
             data = read_small(seen.path, MAX_MANIFEST_BYTES, follow=False)
         except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -10,16 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from dsollama.store.files import (
     make_folder,
-    make_lock_file,
     remove_if_empty,
     store_failures,
     sync_folder,
 )
 from dsollama.store.finding import NOT_OURS, Finding, Kind, Sweep, entries, finding
+from dsollama.store.locks import holder, take_lock
 from dsollama.store.store import Store
 from dsollama.store.unfinished import removals_folder
 from dsollama.store.walk import (
@@ -74,12 +71,13 @@ def delete_install(store: Store, folder: Path) -> bool:
     Raises:
         StoreError: it cannot be deleted.
     """
+    try:
+        lock = take_lock(folder / "lock", 0)
+    except FileNotFoundError:
+        return False
+    if lock is None:
+        return False
     with store_failures(folder):
-        try:
-            lock = FileLock(folder / "lock", mode=make_lock_file(folder / "lock"))
-            lock.acquire(timeout=0)
-        except (FileNotFoundError, Timeout):
-            return False
         try:
             aside = removals_folder(store) / f"{folder.name}-{os.urandom(4).hex()}"
             make_folder(aside.parent)
@@ -142,8 +140,8 @@ def _install(
     if inside.odd:
         where = f"{printable(Path(inside.odd.path.name))} in it" if inside.odd.parts else "it"
         why, sweep = f"{where} {inside.odd.problem}, so it is left alone", Sweep.NEVER
-    elif _is_held(path / "lock"):
-        why, sweep = "an install is at work on it", Sweep.NEVER
+    elif held := holder(path / "lock"):
+        why, sweep = held, Sweep.NEVER
     elif inside.consumed:
         why = (
             f"an install with --consume stopped with {format_bytes(in_place)} in place: the only "
@@ -159,20 +157,3 @@ def _install(
         )
         sweep = Sweep.OWN if now - inside.touched > RESUME_SECONDS else Sweep.ALL
     return Finding(Kind.STAGING, path, inside.bytes, why, True, inside.touched, sweep, in_place)
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether another process holds the lock, or may; makes no lock file."""
-    try:
-        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from filelock import Timeout
-
 from dsollama.errors import (
     BrokenManifestError,
     InvalidNameError,
@@ -25,7 +23,6 @@ from dsollama.errors import (
     StoreNotWritableError,
 )
 from dsollama.store.files import (
-    file_lock,
     make_folder,
     place,
     read_small,
@@ -33,6 +30,7 @@ from dsollama.store.files import (
     write_atomically,
 )
 from dsollama.store.ledger import Ledger
+from dsollama.store.locks import take_lock
 from dsollama.store.manifest import (
     MAX_MANIFEST_BYTES,
     MAX_SIZE,
@@ -116,18 +114,17 @@ class Store:
 
         Raises:
             StoreBusyError: another dsollama holds it for longer than LOCK_SECONDS.
+            NoLocksError: the file system has no locks.
             StoreError: the lock cannot be made.
         """
         make_folder(self.own)
-        lock = file_lock(self.own / "lock")
         with store_failures(self.own):
-            try:
-                lock.acquire(timeout=LOCK_SECONDS)
-            except Timeout as error:  # an OSError, but not one of the disk's
-                raise StoreBusyError(
-                    f"Another dsollama is changing the store {self.root}.",
-                    "Try again when it has finished.",
-                ) from error
+            lock = take_lock(self.own / "lock", LOCK_SECONDS)
+        if lock is None:
+            raise StoreBusyError(
+                f"Another dsollama is changing the store {self.root}.",
+                "Try again when it has finished.",
+            )
         try:
             yield
         finally:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from filelock import Timeout
-
 from dsollama.errors import NotEnoughDiskError, ShardError, StoreBusyError, StoreNotWritableError
 from dsollama.events import Listener, Noted
-from dsollama.store.files import file_lock, make_folder, remove_if_empty, store_failures
+from dsollama.store.files import make_folder, remove_if_empty, store_failures
+from dsollama.store.locks import take_lock
 from dsollama.store.store import Store
 from dsollama.units import format_bytes
 from dsollama.verify.findings import Range
@@ -207,12 +206,10 @@ class Repair:
         return self._files
 
     def _lock(self, path: Path) -> None:
-        lock = file_lock(path)
         with store_failures(path):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout as error:  # an OSError, but not one of the disk's
-                raise _busy(self._path) from error
+            lock = take_lock(path, 0)
+        if lock is None:
+            raise _busy(self._path)
         self._stack.callback(lock.release)
         self._stack.callback(path.unlink, missing_ok=True)
 
