@@ -52,7 +52,7 @@ def put_model(store: Store, name: str, weights: bytes, template: bytes = b"t") -
 def put_ours(store: Store, name: str, weights: bytes, template: bytes = b"t") -> Path:
     """Write a model with what dsollama keeps beside it."""
     path = put_model(store, name, weights, template)
-    store.write_modelfile(parse_name(name), f"FROM {name}\n")
+    put(store, f".dsollama/modelfiles/{parse_name(name).path}", f"FROM {name}\n".encode())
     digest = digest_of(weights)
     before = store.ledger.read(digest)
     names = {name, *(before.names if before else ())}

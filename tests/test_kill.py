@@ -42,8 +42,9 @@ SPARE_BYTES = 64 * 2**20
 START_SECONDS = 0.4
 """How long a `dsollama install` on loopback takes before its download begins."""
 
-EVENTS = (2, 11), (12, 85)
-"""Which changes of files adoption and registration make, counted from the store's lock on."""
+EVENTS = (2, 91), (92, 185)
+"""Which openings and changes of files adoption and registration make, counted from the store's
+lock on."""
 
 INSTALL = ("install", "UD-Q2_K_XL", "--yes", "--json")
 

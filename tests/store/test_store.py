@@ -142,42 +142,6 @@ def test_a_blob_is_read_up_to_the_bound_of_a_small_one(store: Store) -> None:
         store.read_blob(ABC)
 
 
-def test_manifests_are_written_where_ollama_looks(store: Store) -> None:
-    plain, thinking = parse_name("m"), parse_name("m:latest-thinking")
-    store.put_manifests({plain: b"1", thinking: b"2"})
-    assert files(store) == {f"{LIBRARY}/m/latest": b"1", f"{LIBRARY}/m/latest-thinking": b"2"}
-
-
-def in_the_way_a_file(store: Store) -> None:
-    put(store, f"{LIBRARY}/last", b"a file where a folder belongs")
-
-
-def in_the_way_a_folder(store: Store) -> None:
-    (store.root / LIBRARY / "last/latest").mkdir(parents=True)
-
-
-# What was never written cannot be taken back either: no NotADirectoryError may come of that.
-@pytest.mark.parametrize("obstacle", [in_the_way_a_file, in_the_way_a_folder])
-def test_manifests_are_written_all_or_none(store: Store, obstacle: Callable[[Store], None]) -> None:
-    put(store, f"{LIBRARY}/old/latest", b"as it was")
-    obstacle(store)
-    before = files(store)
-    names = [parse_name(text) for text in ("new", "old", "last", "never")]
-    with pytest.raises((StoreError, OSError)) as caught:
-        store.put_manifests(dict.fromkeys(names, b"{}"))
-    assert files(store) == before
-    assert caught.type is StoreNotWritableError
-
-
-# Ollama allows hosts of 350 letters; the name of a folder has 255 at most.
-def test_a_name_too_long_for_the_disk_ends_in_an_error_of_ours(store: Store) -> None:
-    name = parse_name("h" * 300 + "/n/m")
-    with pytest.raises(StoreError):
-        store.put_manifests({name: b"{}"})
-    with pytest.raises(NotInstalledError):
-        store.model(name)
-
-
 def test_an_installed_model_is_read_back(store: Store) -> None:
     name = parse_name("h:80/n/m:t")
     path = put(store, "manifests/h:80/n/m/t", manifest())

@@ -23,6 +23,7 @@ from dsollama.store.store import Store
 from dsollama.verify.check import check
 from dsollama.verify.plan import plan_check
 from dsollama.verify.reading import PIECE_BYTES, BlobReader
+from handmade import put
 from verify_store.conftest import BLOCK, NAMES, Installed, prefixes
 
 from conftest import TERMINUS, Bench, make_repository
@@ -228,7 +229,7 @@ def test_a_model_of_another_kind_needs_no_weights(installed: Installed) -> None:
     installed.store.put_blob(digest, data)
     manifest = {"schemaVersion": 2, "config": layer_entry(CONFIG, digest, len(data)), "layers": []}
     name = parse_name("far:cloud")
-    installed.store.put_manifests({name: json.dumps(manifest).encode()})
+    put(installed.store, f"manifests/{name.path}", json.dumps(manifest).encode())
     assert installed.check("far:cloud").right
 
 
@@ -303,12 +304,12 @@ def test_what_dsollama_did_not_install_is_checked_too(installed: Installed) -> N
 def test_another_ones_settings_on_our_weights_are_not_ours_to_install(installed: Installed) -> None:
     name = parse_name("theirs")
     manifest = installed.store.manifest_path(parse_name(NAMES[0])).read_bytes()
-    installed.store.put_manifests({name: manifest})
+    put(installed.store, f"manifests/{name.path}", manifest)
     data = b"{{ .Prompt }}"
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     changed = json.loads(manifest)
     changed["layers"][1] = layer_entry(TEMPLATE, digest, len(data))
-    installed.store.put_manifests({name: json.dumps(changed).encode()})
+    put(installed.store, f"manifests/{name.path}", json.dumps(changed).encode())
     (found,) = installed.check("theirs").models[0].findings
     assert found.code == "missing-blob"
     assert "dsollama install hf.co" not in found.hint

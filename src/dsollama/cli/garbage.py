@@ -43,12 +43,16 @@ def _gc(
     import time
 
     from dsollama.cli.output import confirm, hint
+    from dsollama.cli.pending import finish_pending, hint_pending
     from dsollama.install.journal import claimed_bytes
     from dsollama.store.garbage import delete_garbage, find_garbage, freed
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
     opened = Store(store_settings(store).store)
+    if delete:
+        finish_pending(opened)
+    hint_pending(opened)
     now = time.time()
     found = find_garbage(opened, claimed_bytes, now)
     if not delete:

@@ -33,11 +33,13 @@ def register(app: typer.Typer) -> None:
 
 def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     from dsollama.cli.output import hint, print_json, print_table
+    from dsollama.cli.pending import hint_pending
     from dsollama.store.spelling import by_spelling, clashes, touching
     from dsollama.store.store import Store
     from dsollama.units import MAX_SHOWN, format_bytes
 
     opened = Store(store_settings(store).store)
+    hint_pending(opened)
     models = opened.models()
     twins = clashes(opened.names())
     found = by_spelling(twins)

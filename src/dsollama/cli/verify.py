@@ -91,11 +91,17 @@ def _verify_store(
     import time
 
     from dsollama.cli.output import hint, print_json, progress
+    from dsollama.cli.pending import finish_pending, hint_pending
     from dsollama.store.names import parse_name
+    from dsollama.store.store import Store
     from dsollama.verify.check import check
     from dsollama.verify.plan import plan_check
 
     settings = store_settings(store)
+    opened = Store(settings.store)
+    if repair:
+        finish_pending(opened)
+    hint_pending(opened)
     wanted = [parse_name(name) for name in names]
     plan = plan_check(settings, wanted, quick=quick, repair=repair)
     if not plan.models and not as_json:

@@ -74,6 +74,7 @@ class InstallPlan:
         remote: whether the Hub may be asked.
         consume: whether local files are deleted once they are merged and on the disk.
         folder: where the files are, if no Hub has listed them.
+        ollama_host: OLLAMA_HOST, where an Ollama may be about to start.
     """
 
     endpoint: str
@@ -101,6 +102,7 @@ class InstallPlan:
     remote: bool = True
     consume: bool = False
     folder: Path | None = None
+    ollama_host: str | None = field(default=None, repr=False)
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -213,6 +215,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         remote=remote is not None,
         consume=request.consume,
         folder=choice.folder,
+        ollama_host=request.settings.ollama_host,
     )
     if plan.consume:
         require_consumable(plan.shards, local)

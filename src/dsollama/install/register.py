@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from msgspec import structs
-
 from dsollama import __version__
-from dsollama.errors import StoreBusyError, StoreError
+from dsollama.errors import StoreBusyError
 from dsollama.events import Listener, StepStarted
 from dsollama.install.journal import clear_claims
 from dsollama.install.naming import spell_for_store
@@ -20,8 +18,19 @@ from dsollama.install.plan import InstallPlan, replaced_in_store, staged_pieces
 from dsollama.install.replacing import require_agreed
 from dsollama.install.staging import MERGED, remove_leftovers
 from dsollama.install.transfer import BLOCK_BYTES
-from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
+from dsollama.modelfile.layers import MODEL, Layer, layer_entry, manifest_bytes
+from dsollama.ollama.address import server_address
+from dsollama.ollama.starting import await_start
+from dsollama.signals import uninterrupted
+from dsollama.store.keeping import kept
 from dsollama.store.ledger import Entry, Source, Span
+from dsollama.store.manifests import named, read_manifests
+from dsollama.store.registering import (
+    Registration,
+    give_names,
+    plan_registration,
+    written_down,
+)
 from dsollama.store.store import Store
 
 
@@ -44,41 +53,87 @@ def names_of(plan: InstallPlan) -> tuple[str, ...]:
 
 
 def adopt(
-    plan: InstallPlan, store: Store, staging: Path, blob: MergedFile, listener: Listener
+    plan: InstallPlan, store: Store, staging: Path, merged: MergedFile, listener: Listener
 ) -> InstallPlan:
-    """Make the merged file a blob and register it; return the plan with its final names."""
+    """Make the merged file a blob and register it; return the plan with its final names.
+
+    Raises:
+        NameTakenError: a name has become another model's.
+        InterruptedByUserError: a signal came meanwhile; it is all done.
+        StoreError: something cannot be written; the store is as it was.
+    """
     listener(StepStarted("register", ", ".join(names_of(plan))))
-    merged = staging / MERGED
-    with store.changing():
-        plan = _with_names(plan, store, blob.digest)
+    file = staging / MERGED
+    with store.changing(), uninterrupted(*_stopped(plan)):
+        plan = _with_names(plan, store, merged.digest)
+        store.clear_temporary()
         # From here on the blob is nobody's until its manifests are there.
-        with _taken_back_on_failure(plan, store, blob.digest, merged):
+        with _taken_back_on_failure(plan, store, merged.digest, file):
             # The ledger first: killed behind it, a rerun finds the blob and only registers it.
-            store.ledger.write(blob.digest, _ledger_entry(plan, blob.prefixes))
-            store.adopt_blob(blob.digest, merged)
-            _register(plan, store, blob.digest)
-        _unname_elsewhere(plan, store, blob.digest)
-    clear_claims(staging)
+            known = store.ledger.read(merged.digest)
+            names = known.names if known else ()  # the new ones come when they are given
+            store.ledger.write(merged.digest, _ledger_entry(plan, merged.prefixes, names))
+            with _registered(plan, store, merged.digest, lambda: None):
+                store.adopt_blob(merged.digest, file)
+        clear_claims(staging)
     return plan
 
 
 def take_over(plan: InstallPlan, store: Store, listener: Listener) -> InstallPlan:
-    """Register a blob that the store has already; return the plan with its final names."""
+    """Register a blob that the store has already; return the plan with its final names.
+
+    Raises:
+        NameTakenError: a name has become another model's.
+        InterruptedByUserError: a signal came meanwhile; it is all done.
+        StoreError: something cannot be written, or the blob is gone; the store is as it was.
+    """
     digest = plan.installed
     assert digest is not None  # noqa: S101 - the caller has looked
     listener(StepStarted("register", ", ".join(names_of(plan))))
     remove_leftovers(store, plan.key)
     with store.changing():
-        if not store.has_blob(digest, plan.size):  # `dsollama remove` may be quicker
-            raise StoreBusyError(
-                "The model's weights have just been removed by another dsollama.",
-                "Run the same command again.",
-            )
-        plan = _with_names(plan, store, digest)
-        _register(plan, store, digest)
-        _name_in_ledger(plan, store, digest)
-        _unname_elsewhere(plan, store, digest)
+        store.clear_temporary()
+        with kept(store, digest) as put_back:
+            _await_pruning(plan, store, digest)
+            put_back()
+            _require_blob(plan, store, digest)  # `dsollama remove` may be quicker, too
+            with uninterrupted(*_stopped(plan)):
+                plan = _with_names(plan, store, digest)
+                with _registered(plan, store, digest, put_back):
+                    pass
     return plan
+
+
+def _stopped(plan: InstallPlan) -> tuple[str, str]:
+    if not plan.models:
+        return "Stopped; the merged file is complete.", "Run the same command again to go on."
+    return f"Stopped, but {' and '.join(names_of(plan))} are installed.", "Nothing is left to do."
+
+
+def _await_pruning(plan: InstallPlan, store: Store, digest: str) -> None:
+    """Let an Ollama that is just starting end its pruning; the next one finds the blob young.
+
+    Raises:
+        StoreBusyError: it does not end.
+    """
+    there = {each.digest for each in _small_layers(plan) if store.has_blob(each.digest, each.size)}
+    if named(read_manifests(store.root)).issuperset({digest, *there}):
+        return
+    address = server_address(plan.ollama_host)
+    if not await_start(address):
+        raise StoreBusyError(
+            f"The Ollama at {address} takes connections and does not answer; if it is starting, "
+            "it deletes weights that have no name yet.",
+            "Run the same command again when it answers, or when it is stopped.",
+        )
+
+
+def _require_blob(plan: InstallPlan, store: Store, digest: str) -> None:
+    if not store.has_blob(digest, plan.size):
+        raise StoreBusyError(
+            "The model's weights have just been removed, by Ollama or another dsollama.",
+            "Run the same command again: it downloads them.",
+        )
 
 
 def _with_names(plan: InstallPlan, store: Store, digest: str) -> InstallPlan:
@@ -99,9 +154,7 @@ def _taken_back_on_failure(
     """Leave the store as it was, with the blob back in staging, if its names cannot be written."""
     blob = store.blob_path(digest)
     had_blob = blob.exists()
-    made = [store.blob_path(each.digest) for model in plan.models for each in model.small]
-    made += [store.blob_path(model.config.digest) for model in plan.models]
-    made += [store.modelfile_path(model.name) for model in plan.models]
+    made = [store.blob_path(each.digest) for each in _small_layers(plan)]
     made += [store.ledger.path(digest)]
     made = [path for path in made if not path.exists()]
     try:
@@ -115,39 +168,56 @@ def _taken_back_on_failure(
         raise
 
 
-def _register(plan: InstallPlan, store: Store, digest: str) -> None:
-    """Small layers and Modelfiles first, the manifests last."""
-    store.clear_temporary()
-    manifests = {}
-    for model in plan.models:
-        for layer in (model.config, *model.small):
-            store.put_blob(layer.digest, layer.data)
-        text = replace(model.modelfile, base=str(store.blob_path(digest))).render()
-        store.write_modelfile(model.name, text)
-        weights = layer_entry(MODEL, digest, plan.size)
-        manifests[model.name] = manifest_bytes(model.config, weights, model.small)
-    store.put_manifests(manifests)
+@contextmanager
+def _registered(
+    plan: InstallPlan, store: Store, digest: str, put_back: Callable[[], None]
+) -> Iterator[None]:
+    """Write the small layers before the block, which brings the weights, and the names behind it.
+
+    Raises:
+        StoreError: something cannot be written, or was deleted meanwhile; no name has changed.
+    """
+    if not plan.models:
+        yield
+        return
+    _put_small_layers(plan, store)
+    registration = _registration(plan, store, digest)
+    with written_down(store, registration):
+        yield
+        give_names(store, registration)
+        # Only now does nobody delete any more what the manifests name.
+        put_back()
+        _put_small_layers(plan, store)
+        _require_blob(plan, store, digest)
 
 
-def _name_in_ledger(plan: InstallPlan, store: Store, digest: str) -> None:
-    entry = store.ledger.read(digest)
-    if entry is not None:
-        names = {*entry.names, *names_of(plan)}
-        store.ledger.write(digest, structs.replace(entry, names=tuple(sorted(names))))
+def _small_layers(plan: InstallPlan) -> list[Layer]:
+    return [layer for model in plan.models for layer in (model.config, *model.small)]
 
 
-def _unname_elsewhere(plan: InstallPlan, store: Store, digest: str) -> None:
-    """Forget that a name which was replaced had other weights: `verify` would give them back."""
-    names = set(names_of(plan))
-    for other, entry in store.ledger.entries():
-        if other != digest and not names.isdisjoint(entry.names):
-            left = tuple(each for each in entry.names if each not in names)
-            with suppress(StoreError):  # the models are installed, whatever the ledger says
-                store.ledger.write(other, structs.replace(entry, names=left))
+def _put_small_layers(plan: InstallPlan, store: Store) -> None:
+    for layer in _small_layers(plan):
+        store.put_blob(layer.digest, layer.data)
 
 
-def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...]) -> Entry:
-    names = tuple(sorted(names_of(plan)))
+def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
+    weights = layer_entry(MODEL, digest, plan.size)
+    base = str(store.blob_path(digest))
+    return plan_registration(
+        store,
+        digest,
+        {digest: plan.size, **{each.digest: each.size for each in _small_layers(plan)}},
+        {
+            model.name: (
+                manifest_bytes(model.config, weights, model.small),
+                replace(model.modelfile, base=base).render(),
+            )
+            for model in plan.models
+        },
+    )
+
+
+def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...], names: tuple[str, ...]) -> Entry:
     installed = datetime.now(UTC).isoformat(timespec="seconds")
     spans = plan.layout.pieces if plan.layout else staged_pieces(plan)
     return Entry(

@@ -8,7 +8,7 @@ blob holds is decided by its digest alone. Another store's ledger is not believe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -178,6 +178,18 @@ class Ledger:
         """
         with store_failures(self.path(digest)):
             self.path(digest).unlink(missing_ok=True)
+
+    def give(self, digest: str, names: Collection[str]) -> None:
+        """Note that these names have the blob now, and no other: `verify` gives back what it says.
+
+        Raises:
+            StoreError: an entry cannot be written.
+        """
+        for other, entry in list(self.entries()):
+            left = {*entry.names} - {*names}
+            now = left | {*names} if other == digest else left
+            if now != {*entry.names}:
+                self.write(other, structs.replace(entry, names=tuple(sorted(now))))
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Yield (`sha256:HEX`, entry) of all that can be read."""

@@ -16,6 +16,7 @@ from dsollama.store.finding import (
     finding,
 )
 from dsollama.store.manifests import ManifestFile, named, unreadable
+from dsollama.store.registering import needed
 from dsollama.store.store import Store
 from dsollama.store.unfinished import read_removals
 from dsollama.store.walk import Seen
@@ -30,7 +31,7 @@ def blob_garbage(store: Store, manifests: Sequence[ManifestFile], now: float) ->
     downloads, all_seen = _download_ages(entries(store, "blobs"), now)
     # A pull's first blobs may be done hours before its last one and its manifest.
     pulling = not all_seen or any(each < GRACE_SECONDS for each in downloads.values())
-    used = named(manifests)
+    used = {*named(manifests), *needed(store)}
     blocked = bool(unreadable(manifests))
     removed = {digest for each in read_removals(store).values() for digest in each.digests}
     for seen in entries(store, "blobs"):

@@ -18,6 +18,7 @@ from dsollama.errors import NotInstalledError
 from dsollama.store.files import store_failures, sync_folder
 from dsollama.store.manifests import ManifestFile, named, read_manifests, unreadable, users
 from dsollama.store.names import ModelName
+from dsollama.store.registering import needed
 from dsollama.store.spelling import same_name
 from dsollama.store.store import Store
 from dsollama.store.unfinished import Removal, read_removals, write_removal
@@ -219,7 +220,7 @@ def _blobs(
     store: Store, digests: Sequence[str], staying: Sequence[ManifestFile]
 ) -> tuple[tuple[FreedBlob, ...], tuple[KeptBlob, ...]]:
     """Return which of the blobs go and which stay; those that are not there do neither."""
-    needed = users(staying, digests)
+    used, pending = users(staying, digests), needed(store)
     blocked = bool(unreadable(staying))
     own = is_own_folder(store.root, "blobs")
     going, kept = [], []
@@ -227,14 +228,16 @@ def _blobs(
         seen = look(store.blob_path(digest))
         if seen.status is None:
             continue
-        if digest in needed:
-            why = f"is used by {some_of(needed[digest])}"
+        if digest in used:
+            why = f"is used by {some_of(used[digest])}"
+        elif digest in pending:
+            why = "is needed by a registration that was killed and is not finished"
         elif blocked:
             why = "may be used by a manifest that cannot be read"
         else:
             why = seen.problem if own else "lies behind a symbolic link"
         if why:
-            by = tuple(needed.get(digest, ()))
+            by = tuple(used.get(digest, ()))
             kept.append(KeptBlob(digest, seen.status.st_blocks * 512, by, why))
         else:
             going.append(FreedBlob(digest, seen.path, disk_bytes(seen.status)))
@@ -246,7 +249,7 @@ def _still_unnamed(plan: RemovePlan) -> RemovePlan:
     now = read_manifests(plan.store)
     if unreadable(now):
         return replace(plan, blobs=(), unreadable=unreadable(now))
-    used = named(now)
+    used = {*named(now), *needed(Store(plan.store))}
     return replace(plan, blobs=tuple(each for each in plan.blobs if each.digest not in used))
 
 

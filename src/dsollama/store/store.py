@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,6 +20,7 @@ from dsollama.errors import (
     NotInstalledError,
     OversizedStoreError,
     StoreBusyError,
+    StoreError,
     StoreNotWritableError,
 )
 from dsollama.store.files import (
@@ -40,6 +41,7 @@ from dsollama.store.manifest import (
 )
 from dsollama.store.names import ModelName, parse_name
 from dsollama.store.ownership import Facts, diagnose, look, sudo_command
+from dsollama.store.registering import finish as finish_registration
 from dsollama.store.spelling import same_name
 from dsollama.store.walk import MAX_SEEN, is_own_folder, list_names, walk
 from dsollama.units import some_of
@@ -110,7 +112,8 @@ class Store:
     def changing(self) -> Iterator[None]:
         """Hold the store's lock: what names blobs, removes them or looks for orphans takes it.
 
-        It is held for a moment only; downloads and digests are made without it.
+        It is held for a moment only; downloads and digests are made without it. A registration
+        that was killed is finished first.
 
         Raises:
             StoreBusyError: another dsollama holds it for longer than LOCK_SECONDS.
@@ -126,6 +129,8 @@ class Store:
                 "Try again when it has finished.",
             )
         try:
+            with contextlib.suppress(StoreError):  # such as a full disk, which gc is to free
+                finish_registration(self)
             yield
         finally:
             lock.release()
@@ -206,7 +211,7 @@ class Store:
             StoreError: it cannot be written.
         """
         if not self._holds(digest, data):
-            write_atomically(self.blob_path(digest), data, self._temporary())
+            write_atomically(self.blob_path(digest), data, self.temporary())
 
     def adopt_blob(self, digest: str, file: Path) -> None:
         """Move a finished, durable file of the same filesystem to its place in `blobs/`.
@@ -219,24 +224,6 @@ class Store:
         with store_failures(file):
             os.utime(file)  # a starting Ollama prunes nameless blobs of more than an hour
         place(file, target)
-
-    def put_manifests(self, manifests: Mapping[ModelName, bytes]) -> None:
-        """Write manifests, all or none: a failure puts back what was there.
-
-        Raises:
-            StoreError: one cannot be written.
-        """
-        before: dict[Path, bytes | None] = {}
-        try:
-            for name, data in manifests.items():
-                path = self.manifest_path(name)
-                with store_failures(path):
-                    before[path] = path.read_bytes() if path.is_file() else None
-                write_atomically(path, data, self._temporary())
-        except BaseException:
-            for path, data_before in before.items():
-                self._put_back(path, data_before)
-            raise
 
     def read_blob(self, digest: str, limit: int = MAX_SMALL_BLOB) -> bytes:
         """Return a small blob of at most `limit` bytes.
@@ -320,30 +307,15 @@ class Store:
             )
         return found[0]
 
-    def write_modelfile(self, name: ModelName, text: str) -> None:
-        """Keep the Modelfile that says the same as the manifest of `name`, for people.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
-        path = self.modelfile_path(name)
-        write_atomically(path, text.encode(), self._temporary())
-
     def _holds(self, digest: str, data: bytes) -> bool:
         try:
             return read_small(self.blob_path(digest), len(data)) == data
         except OSError:
             return False
 
-    def _temporary(self) -> Path:
+    def temporary(self) -> Path:
+        """Return a free place for a file that is being written; the caller is `changing` us."""
         return self.own / "tmp" / f"{os.getpid()}-{os.urandom(4).hex()}"
-
-    def _put_back(self, path: Path, data: bytes | None) -> None:
-        if data is None:
-            with contextlib.suppress(OSError):  # there may be nothing, or no way to it
-                path.unlink()
-        else:
-            write_atomically(path, data, self._temporary())
 
     def _read(self, name: ModelName) -> tuple[InstalledModel, int]:
         """Return a model, and the bytes of its manifest."""
