@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -326,6 +327,30 @@ class TestOtherStore:
             bench.plan(from_store=tmp_path / "nowhere")
         assert caught.value.code == "not-installed"
         assert "HF_HUB_OFFLINE=1" in caught.value.hint
+
+
+def test_a_command_for_another_hub_takes_no_token_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger names the Hub, and whoever can write the store can write the ledger."""
+    bench.install()
+    (digest,) = [f"sha256:{path.stem}" for path in (bench.store / ".dsollama/ledger").iterdir()]
+    Store(bench.store).blob_path(digest).unlink()
+    bench.hub.requests.clear()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    said = command(bench, "verify", HF_ENDPOINT="http://127.0.0.1:1")
+    line = said.stderr.split("`")[1]
+    assert bench.hub.endpoint in line
+    words = shlex.split(line)
+    at = words.index("dsollama")
+    variables, arguments = words[:at], words[at + 1 :]
+    run = ["env", *variables, sys.executable, "-m", "dsollama", *arguments, "--yes"]
+    done = subprocess.run(
+        run, env=bench.environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert bench.hub.requests
+    assert not [each for each in bench.hub.requests if "hf_secret" in str(each.headers)]
 
 
 def command(bench: Bench, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

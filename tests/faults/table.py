@@ -61,6 +61,8 @@ def masked(text: str, replaced: dict[str, str]) -> str:
     for old, new in replaced.items():
         text = text.replace(old, new)
     text = re.sub(r"\b[0-9a-f]{12}\.\.\.", "HEX...", text)
+    text = re.sub(r"sha256-[0-9a-f]{64}", "sha256-HEX", text)
+    text = re.sub(r"\([0-9a-f]{12}\)", "(HEX)", text)
     text = re.sub(r"UD-Q2_K_XL/\S+-0000(\d)-of-00003\.gguf", r"SHARD-\1", text)
     text = re.sub(r"at byte \d+", "at byte N", text)
     text = re.sub(r"in \d+\.\d s", "in N s", text)

@@ -19,6 +19,7 @@ import pytest
 
 from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.demo.tiny_model import tiny_model, write_shards
+from dsollama.gguf.shards import shard_file_name
 from dsollama.gguf.split_program import merge
 from dsollama.install.execute import execute
 from dsollama.install.journal import claimed_bytes
@@ -39,6 +40,7 @@ from faults import (
     process,
     secrets,
     servers,
+    weights,
 )
 from faults.scene import CASES, SHARDS, TOKEN, Case, Done, Scene, arranged, cdn, digests
 from faults.table import Row, find_line, masked
@@ -49,8 +51,11 @@ DOCUMENT = ROOT / "docs" / "reliability.md"
 ROWS = os.environ.get("DSOLLAMA_FAULT_ROWS")
 """Set by scripts/write_reliability.py: the folder where rows are written instead of compared."""
 
-MODULES = (*(network, hub, disk, process, between, names, limits, servers, environment, secrets),)
+MODULES = (
+    *(network, hub, disk, process, between, names, limits, servers, environment, secrets, weights),
+)
 MAX_STAGING = {"lock", "install.json", "journal.json", "progress.json", "merged.gguf"}
+MAX_STAGING |= {shard_file_name("model", number + 1, SHARDS) for number in range(SHARDS)}
 
 
 @dataclass(frozen=True)
