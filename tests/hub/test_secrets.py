@@ -343,6 +343,17 @@ def test_a_token_file_that_cannot_be_read_is_told(bench: Bench, tmp_path: Path) 
     assert install(bench, HF_HOME=os.devnull).returncode == 0
 
 
+def test_a_token_that_was_to_be_fetched_and_is_not_is_told(bench: Bench) -> None:
+    done = install(bench, HF_OIDC_RESOURCE="o/r")
+    assert done.returncode == 3, done.stderr
+    assert "Error: HF_OIDC_RESOURCE is set and gives no token (OIDCError)." in done.stderr
+    fetching = {"HF_OIDC_RESOURCE": "o/r", "HF_OIDC_ID_TOKEN": TOKEN}  # the Hub answers 404 or 501
+    done = install(bench, **fetching)
+    assert done.returncode == 3, done.stderr
+    assert "gives no token" in done.stderr
+    assert TOKEN not in done.stderr
+
+
 def test_no_process_that_is_started_has_a_secret_in_sight(
     shards: Callable[..., list[Path]], tmp_path: Path
 ) -> None:

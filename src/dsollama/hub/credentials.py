@@ -105,16 +105,16 @@ def _token() -> str | None:
         return None
     except UnicodeDecodeError:
         raise _unusable(path) from None  # its words have bytes of the file
-    except OSError as error:
-        raise UnusableTokenError(
-            f"The token in {path} cannot be read: {error.strerror}."
-        ) from error
-    except (hf.OIDCError, httpx2.HTTPError) as error:
+    except (hf.OIDCError, httpx2.HTTPError) as error:  # whose words may have what was sent
         raise AccessDeniedError(
             f"HF_OIDC_RESOURCE is set and gives no token ({type(error).__name__}).",
             "Unset HF_OIDC_RESOURCE, or set HF_OIDC_ID_TOKEN as huggingface_hub's page on trusted "
             "publishers says.",
         ) from None
+    except OSError as error:
+        raise UnusableTokenError(
+            f"The token in {path} cannot be read: {error.strerror}."
+        ) from error
     if token is not None and not _TOKEN.fullmatch(token):
         raise _unusable(source)
     return token
