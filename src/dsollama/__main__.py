@@ -5,23 +5,38 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from dsollama import limits
+from dsollama.cli import streams
+from dsollama.errors import DsollamaError, InterruptedByUserError
+
 
 def run() -> NoReturn:
-    """Import the program and run it; what goes wrong on the way is one sentence, too."""
+    """Import the program and run it; what goes wrong around it is one sentence, too."""
+    streams.prepare()
     try:
+        limits.prepare()
         from dsollama.cli.app import main  # noqa: PLC0415
     except KeyboardInterrupt:
-        sys.stderr.write("Error: Stopped.\n")
-        sys.exit(130)
+        _end(InterruptedByUserError("Stopped."))
+    except DsollamaError as error:
+        _end(error)
     except (MemoryError, ImportError, OSError) as error:
-        from dsollama.limits import limit_error  # noqa: PLC0415
-
-        limit = limit_error(error)
+        limit = limits.limit_error(error)
         if limit is None:
             raise
-        sys.stderr.write(f"Error: {limit}\nHint: {limit.hint}\n")
-        sys.exit(limit.exit_code)
-    main()
+        _end(limit)
+    try:
+        main()
+    finally:
+        try:
+            streams.finish()
+        except DsollamaError as error:
+            _end(error)
+
+
+def _end(error: DsollamaError) -> NoReturn:
+    streams.tell(error)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

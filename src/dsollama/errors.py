@@ -47,6 +47,7 @@
     │   ├── ProgramFailedError             program-failed
     │   └── WrongMergeError                wrong-merge
     ├── LimitError                      8  limit
+    ├── OutputError                     9  output
     └── InterruptedByUserError        130  interrupted
 
 An error is one sentence (``str(error)``), a hint that fixes it, a ``code`` and an ``exit_code``.
@@ -382,6 +383,14 @@ class LimitError(DsollamaError):
 
     code = "limit"
     exit_code = 8
+
+
+class OutputError(DsollamaError):
+    """Stdout refuses what is printed: its disk is full, or fails."""
+
+    code = "output"
+    exit_code = 9
+    usual_hint = "Let it lead to somewhere else; what was installed by then stays."
 
 
 class InterruptedByUserError(DsollamaError):

@@ -92,6 +92,32 @@ def usual_endpoint() -> Endpoint:
     return _endpoint(os.environ)
 
 
+def usual_ollama_host() -> str | None:
+    """Return this process's OLLAMA_HOST as it stands, or None."""
+    return os.environ.get("OLLAMA_HOST") or None
+
+
+def no_color_wanted() -> bool:
+    """Whether this process's NO_COLOR has a value."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder for its `~` or `~USER`.
+
+    Raises:
+        UsageError: the system does not know that home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{path} is in the home of a user, which this system does not know.",
+            "Set HOME, or name the folder from / on: the store by --store or OLLAMA_MODELS, the "
+            "cache by XDG_CACHE_HOME.",
+        ) from error
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says.
@@ -119,28 +145,32 @@ class Settings:
     cache: Path | None = None
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+    def from_environ(cls, environ: Mapping[str, str], given: Path | None = None) -> Settings:
         """Read the variables of this module's table; unreadable numbers fall back to defaults.
 
+        Args:
+            environ: the environment.
+            given: a store that the user names otherwise, which then counts.
+
         Raises:
-            UsageError: HF_ENDPOINT is no address.
+            UsageError: HF_ENDPOINT is no address, or the store is in a home that is not known.
         """
         # Ollama, too, takes off spaces and quotation marks (envconfig.Var).
         named = environ.get("OLLAMA_MODELS", "").strip().strip("\"'")
-        store = named or "~/.ollama/models"
+        store = str(given) if given else named or "~/.ollama/models"
         cache = Path(environ.get("XDG_CACHE_HOME", ""))
         raw = environ.get("DSOLLAMA_CONNECTIONS", "")
         connections = int(raw[:9]) if raw.isdecimal() else DEFAULT_CONNECTIONS
-        home = store == "~" or store.startswith("~/")
+        home = given or store == "~" or store.startswith("~/")
         return cls(
-            store=(Path(store).expanduser() if home else Path(store)).absolute(),
+            store=(expanded(store) if home else Path(store)).absolute(),
             endpoint=_endpoint(environ).public,
             offline=environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
             ollama_host=environ.get("OLLAMA_HOST") or None,
             connections=min(max(connections, 1), MAX_CONNECTIONS),
             gguf_split=environ.get("LLAMA_GGUF_SPLIT") or None,
             no_color=bool(environ.get("NO_COLOR")),
-            store_named=bool(named),
+            store_named=bool(given or named),
             cache=cache if cache.is_absolute() else None,
         )
 

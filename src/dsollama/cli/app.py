@@ -13,8 +13,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from dsollama.cli import chat, demo, garbage, install, models, remove, template, verify
-from dsollama.errors import DsollamaError, InterruptedByUserError
-from dsollama.limits import limit_error, prepare
+from dsollama.cli.streams import give_up_stdout, tell_words
+from dsollama.errors import DsollamaError, InterruptedByUserError, StoreError
+from dsollama.limits import limit_error
 
 GC_THRESHOLD = 50_000
 """New objects between two garbage collections. Imports make hundreds of thousands that all stay:
@@ -66,7 +67,6 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
         signal.signal(signal.SIGHUP, _stop)
     try:
-        prepare()
         app(prog_name="dsollama")
     except DsollamaError as error:
         _fail(error.code, str(error), error.hint, error.exit_code)
@@ -75,7 +75,7 @@ def main() -> NoReturn:
         _fail(stopped.code, str(stopped), "", stopped.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone (`dsollama list | head`): nothing to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         sys.exit(1)
     except Exception as error:
         limit = limit_error(error)
@@ -83,6 +83,12 @@ def main() -> NoReturn:
             _fail(limit.code, str(limit), limit.hint, limit.exit_code)
         if os.environ.get("DSOLLAMA_TRACEBACK"):
             raise
+        if isinstance(error, OSError) and error.filename:
+            place = StoreError(
+                f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}.",
+                "Look at that path, at who may enter its folders, and at the disk.",
+            )
+            _fail(place.code, str(place), place.hint, place.exit_code)
         _fail(
             "internal",
             f"dsollama has a bug: {type(error).__name__}: {error}",
@@ -98,13 +104,5 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _fail(code: str, message: str, hint: str, exit_code: int) -> NoReturn:
-    from dsollama.cli.output import one_line, print_json, say
-
-    if "--json" in sys.argv[1:]:
-        print_json(
-            {"event": "error", "code": code, "message": message, "hint": hint, "exit": exit_code}
-        )
-    say(f"Error: {one_line(message)}", err=True)  # a hostile name may hold ends of lines
-    if hint:
-        say(f"Hint: {hint}", err=True)
+    tell_words(code, message, hint, exit_code)
     sys.exit(exit_code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.options import read_settings
+from dsollama.settings import no_color_wanted, usual_ollama_host
 
 if TYPE_CHECKING:
     from dsollama.chat.conversation import Conversation, Part
@@ -48,9 +48,8 @@ def _chat(
     if prompt is not None and not prompt:
         raise typer.BadParameter("the prompt is empty")
 
-    settings = read_settings()
-    printer = _Printer(dim=sys.stderr.isatty() and not settings.no_color)
-    conversation = start(model, settings.ollama_host, think=think, system=system)
+    printer = _Printer(dim=sys.stderr.isatty() and not no_color_wanted())
+    conversation = start(model, usual_ollama_host(), think=think, system=system)
     if prompt is not None:
         printer.answer(conversation.ask(prompt))
     else:
@@ -65,7 +64,7 @@ def _converse(conversation: Conversation, printer: _Printer) -> None:
         try:
             prompt = input(">>> ").strip()
         except EOFError:
-            typer.echo(err=True)
+            hint("")
             return
         except UnicodeDecodeError:
             hint("That line is not text in UTF-8; it was not sent.")
@@ -76,7 +75,7 @@ def _converse(conversation: Conversation, printer: _Printer) -> None:
             try:
                 printer.answer(conversation.ask(prompt))
             except KeyboardInterrupt:
-                typer.echo("\n(stopped; this answer is not kept)", err=True)
+                hint("\n(stopped; this answer is not kept)")
 
 
 class _Printer:

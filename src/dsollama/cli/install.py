@@ -223,8 +223,9 @@ def _agreed(plan: InstallPlan, *, force: bool, sure: bool) -> bool:
 def _choose_way(via: Via, store: Path | None, staging: Path | None) -> Way:
     from dsollama.install.via import choose_way
     from dsollama.privileges import act_as_owner
+    from dsollama.settings import expanded
 
-    folder = staging.expanduser().absolute() if staging else None
+    folder = expanded(staging).absolute() if staging else None
     way = choose_way(via, read_settings(store), folder)
     act_as_owner(way.settings.store)
     return way

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,4 @@ def store_settings(store: Path | None) -> Settings:
 
 def read_settings(store: Path | None = None) -> Settings:
     """Return the environment's settings, with `--store` if it was given."""
-    settings = Settings.from_environ(os.environ)
-    if store is None:
-        return settings
-    return replace(settings, store=store.expanduser().absolute(), store_named=True)
+    return Settings.from_environ(os.environ, store)

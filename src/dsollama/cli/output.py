@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import typer
 
+from dsollama.cli.streams import escaped, one_line, print_json, printable
 from dsollama.events import BytesMoved, Event, Listener, Noted, ShardVerified, StepStarted
 from dsollama.units import format_bytes, format_duration
+
+__all__ = [
+    "confirm", "hint", "is_terminal", "one_line", "print_json", "print_table", "printable",
+    "progress", "say", "speak", "write",
+]  # fmt: skip
 
 PLAIN_SECONDS = 5.0
 """How often progress becomes a line where there is no terminal."""
 
 JSON_SECONDS = 1.0
 
-
-_UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and newline
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text
-    "\u2028\u2029\ufeff\ud800-\udfff]"
-)
-
-
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Of those the ones that steer a terminal, or that it cannot be sent."""
-
-
-def printable(text: str) -> str:
-    r"""Return `text` as a terminal may have it: unsafe characters as `\u001b`.
-
-    They are those that begin escape sequences, turn the direction of text or cannot be encoded.
-    Names of files and models, settings and answers of servers may hold any of them.
-    """
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
-
-
-def one_line(text: str) -> str:
-    """Return `text` as `printable` has it, and without an end of a line in it."""
-    return printable(text).replace("\n", "\\n")
 
 
 def write(text: str) -> None:
@@ -62,18 +41,15 @@ def speak(text: str, stream: TextIO) -> None:
 
     What turns the direction of text stays: it belongs to some languages.
     """
-    stream.write(_CONTROLS.sub(_escape, text) if stream.isatty() else text)
+    stream.write(_CONTROLS.sub(escaped, text) if stream.isatty() else text)
     stream.flush()
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print a line; all text that this program has from elsewhere goes this way."""
-    typer.echo(printable(text), err=err)
-
-
-def print_json(value: object) -> None:
-    """Print one JSON value on a line of stdout."""
-    say(json.dumps(value, ensure_ascii=False))  # JSON has the same escapes
+    stream = sys.stderr if err else sys.stdout
+    stream.write(f"{printable(text)}\n")
+    stream.flush()
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
@@ -91,8 +67,16 @@ def progress(*, as_json: bool) -> Iterator[Listener]:
     if as_json:
         yield _Throttled(JSON_SECONDS, _print_event)
     elif sys.stderr.isatty():
-        with _Bar() as bar:
+        try:
+            bar = _Bar()
+            bar.start()
+        except RuntimeError:  # no thread is to be had that draws it
+            yield _Throttled(PLAIN_SECONDS, _Plain())
+            return
+        try:
             yield bar
+        finally:
+            bar.stop()
     else:
         yield _Throttled(PLAIN_SECONDS, _Plain())
 
@@ -177,11 +161,12 @@ class _Bar:
         )
         self._task: Any = None
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Show it; raises RuntimeError where no thread can be started."""
         self._progress.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Take it away."""
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:

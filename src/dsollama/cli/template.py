@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dsollama.catalog.models import DEFAULT_MODEL
-from dsollama.cli.options import read_settings
+from dsollama.settings import usual_ollama_host
 from dsollama.verify.engines import Engine
 
 _RENDER_HELP = """Render a conversation and print the prompt, to the letter.
@@ -84,7 +84,7 @@ def _render(
         _read_list(tools) if tools else [],
         think=think,
         name=name,
-        host=read_settings().ollama_host,
+        host=usual_ollama_host(),
         url=url,
     )
     write(prompt)

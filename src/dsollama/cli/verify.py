@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.options import JsonOption, StoreOption, read_settings, store_settings
+from dsollama.cli.options import JsonOption, StoreOption, store_settings
+from dsollama.settings import usual_ollama_host
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +146,7 @@ def _verify_prompts(name: str, model: str | None, *, as_json: bool) -> None:
     from dsollama.verify.prompts import verify_prompts
 
     hint(f"rendering prompts as {name} (the first one loads the model)")
-    report = verify_prompts(name, read_settings().ollama_host, model)
+    report = verify_prompts(name, usual_ollama_host(), model)
     if as_json:
         print_json(report.to_json())
     else:

@@ -12,7 +12,7 @@ from dsollama.install.request import Via
 from dsollama.ollama.address import is_this_machine, server_address
 from dsollama.ollama.server import Server
 from dsollama.privileges import acting_as_owner
-from dsollama.settings import Settings
+from dsollama.settings import Settings, expanded
 from dsollama.store.ownership import service_notes
 from dsollama.store.store import Store
 
@@ -42,7 +42,7 @@ class Way:
 
 def staging_root(settings: Settings) -> Path:
     """Return where merged files wait for their upload, unless --staging names a folder."""
-    return (settings.cache or Path("~/.cache").expanduser()) / "dsollama"
+    return (settings.cache or expanded("~/.cache")) / "dsollama"
 
 
 def choose_way(wanted: Via, settings: Settings, staging: Path | None = None) -> Way:
