@@ -239,6 +239,41 @@ def test_a_second_install_moves_nothing(remote: Remote, bench: Bench, anywhere: 
 
 
 @pytest.mark.engines
+def test_gc_leaves_the_merged_file_alone_while_it_is_uploaded(remote: Remote, bench: Bench) -> None:
+    """From its staging folder, in which no manifest names it; afterwards it is gone."""
+    swept: list[subprocess.CompletedProcess[str]] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step == "upload":
+            gc = ("gc", "--delete", "--all", "--yes", "--store", str(remote.staging))
+            swept.append(ours(remote, bench, *gc))
+            assert len(merged(remote)) == 1
+
+    done = remote.install(bench, listen)
+    (gc,) = swept
+    assert gc.returncode == 0, gc.stderr
+    assert remote.say(done.names[0])["content"] == ANSWER_TEXT
+    assert merged(remote) == []
+
+
+@pytest.mark.engines
+def test_a_merged_file_that_waits_for_its_upload_goes_only_by_all(
+    remote: Remote, bench: Bench
+) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step == "upload":
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedByUserError):
+        remote.install(bench, listen)
+    gc = ("gc", "--delete", "--yes", "--store", str(remote.staging))
+    assert ours(remote, bench, *gc).returncode == 0
+    assert len(merged(remote)) == 1
+    assert ours(remote, bench, *gc, "--all").returncode == 0
+    assert merged(remote) == []
+
+
+@pytest.mark.engines
 def test_what_was_removed_there_is_installed_anew(
     remote: Remote, bench: Bench, anywhere: str
 ) -> None:

@@ -18,9 +18,9 @@ from dsollama.store import stopped as stopped_module
 from dsollama.store import store as store_module
 from dsollama.store.finding import GRACE_SECONDS, Finding, Kind, Sweep
 from dsollama.store.garbage import Garbage, delete_garbage, find_garbage, freed
-from dsollama.store.stopped import RESUME_SECONDS
 from dsollama.store.store import Store
 from dsollama.store.unfinished import write_removal
+from dsollama.store.uploading import Uploads, uploading, uploads
 from handmade import (
     HEX,
     blobs,
@@ -34,7 +34,8 @@ from handmade import (
 )
 
 LATER = GRACE_SECONDS + 1
-MUCH_LATER = RESUME_SECONDS + 1
+MUCH_LATER = 10 * 365 * 24 * 3600.0
+"""As far as a clock without a battery is off, and no reason to delete what can go on."""
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def half_deleted(store: Store) -> Path:
     return put(store, ".dsollama/removing/k-12ab/merged.gguf")
 
 
-# What each is, whose, and what deletes it: at once, after an hour, after a week.
+# What each is, whose, and what deletes it: at once, after an hour, after years.
 FOUND: dict[Callable[[Store], Path], tuple[Kind, bool, str]] = {
     foreign_orphan: (Kind.BLOB, False, "NAA"),
     our_orphan: (Kind.BLOB, True, "OOO"),
@@ -232,7 +233,7 @@ FOUND: dict[Callable[[Store], Path], tuple[Kind, bool, str]] = {
     upper_case: (Kind.PARTIAL, False, "NNN"),
     linked_blob: (Kind.BLOB, False, "NNN"),
     pipe: (Kind.BLOB, False, "NNN"),
-    resumable: (Kind.STAGING, True, "AAO"),
+    resumable: (Kind.STAGING, True, "AAA"),
     spoilt: (Kind.STAGING, True, "OOO"),
     staging_with_a_link: (Kind.STAGING, True, "NNN"),
     linked_staging: (Kind.STAGING, False, "NNN"),
@@ -346,6 +347,25 @@ def test_an_install_that_went_on_since_the_report_is_judged_again(store: Store) 
     chosen = find(store).swept(everything=False)
     stopped(store, claimed=3)
     assert delete_garbage(store, chosen, claimed_bytes, time.time() + LATER) == ()
+
+
+def test_what_is_uploaded_or_waits_for_it_is_kept(store: Store) -> None:
+    """By the API a merged file is a blob that no manifest names, while it is uploaded."""
+    blob = our_orphan(store)
+    assert one(store, MUCH_LATER).sweep is Sweep.OWN
+    with uploading(store) as alone, uploading(store) as other:
+        found = find(store, MUCH_LATER)
+        assert "may be uploading it" in one(store, MUCH_LATER).why
+        assert [each.sweep for each in found.findings] == [Sweep.NEVER]
+        assert delete(store, everything=True, after=MUCH_LATER) == set()
+        assert not alone()
+        assert not other()
+    with uploading(store) as alone:
+        assert alone()
+        assert uploads(store) is Uploads.AT_WORK
+    assert delete(store, everything=False, after=MUCH_LATER) == set()
+    assert blob.exists()
+    assert delete(store, everything=True) == {str(blob.relative_to(store.root))}
 
 
 def test_what_was_not_reported_is_not_deleted(store: Store) -> None:

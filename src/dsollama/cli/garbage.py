@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _HELP = """Find what nothing in the store needs any more; delete it with --delete.
 
 Finds blobs that no model uses, installs and downloads that stopped, and dsollama's own leftovers.
---delete deletes what dsollama put there itself, but keeps an install that stopped less than 7
-days ago: it can go on. --delete --all deletes that too, and what Ollama left. What is at work,
-younger than an hour and not dsollama's, or not a plain file is never touched.
+--delete deletes what dsollama put there itself, but keeps an install that stopped and can go on,
+or whose upload can, however old it is. --delete --all deletes that too, and what Ollama left. What
+is at work, younger than an hour and not dsollama's, or not a plain file is never touched.
 """
 
 

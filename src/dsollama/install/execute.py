@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,7 +13,6 @@ from typing import Any
 from dsollama.errors import (
     CorruptShardError,
     InterruptedByUserError,
-    MalformedGgufError,
     NotEnoughDiskError,
 )
 from dsollama.events import Listener, ShardVerified, StepStarted
@@ -24,6 +22,7 @@ from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, reach
 from dsollama.install.journal import clear_claims
 from dsollama.install.merged import require_merged, shards_gaps
+from dsollama.install.padding import Padding, put_back_published, write_zeros
 from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
 from dsollama.install.recheck import note_right, require_right
 from dsollama.install.record import mark_consumed, write_record
@@ -143,7 +142,7 @@ def _make_blob(
         listener(StepStarted("digest", format_bytes(plan.size)))
         found = require_merged(merged, plan.layout, plan.headers, shards, gaps, listener)
     digest = f"sha256:{found.whole}"
-    return MergedFile(digest, found.prefixes, moved - reader.copied, reader.copied)
+    return MergedFile(digest, found.prefixes, moved - reader.copied, reader.copied, gaps)
 
 
 def _fetch_merged(
@@ -173,22 +172,23 @@ def _fetch_merged(
         listener,
         lambda job: _consume(reader, transfer, staging, job) if plan.consume else None,
         reach(plan.size) if plan.consume else None,
+        Padding(plan.layout.gaps) if plan.layout else None,
     )
     with _interruptible(transfer):
         digests = transfer.run(whole)
     reader.require_unchanged()
-    if plan.layout:
-        _require_zero_gaps(merged, plan.layout.gaps)
+    zeros = write_zeros(merged, staging, plan.layout.gaps) if plan.layout else {}
     # A single file is the blob as it is: one digest serves both.
     digest = f"sha256:{digests.whole or digests.shards[0]}"
     moved = transfer.moved - reader.copied
-    return MergedFile(digest, digests.prefixes, moved, reader.copied)
+    return MergedFile(digest, digests.prefixes, moved, reader.copied, zeros)
 
 
 def _prepare(file: Path, plan: InstallPlan, head: bytes, staging: Path) -> None:
     """Give the staging file its room and its first bytes; without a file no claim holds."""
     if not file.exists():
         clear_claims(staging)
+    put_back_published(file, staging)
     with closing(StagedFile(file)) as staged:
         staged.resize(plan.size, reserve=not plan.consume)
         staged.write(memoryview(head), 0, direct=False)
@@ -264,14 +264,3 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _require_zero_gaps(merged: Path, gaps: tuple[tuple[int, int], ...]) -> None:
-    """llama-gguf-split writes zeros between tensors, whatever a shard has there."""
-    with store_failures(merged), merged.open("rb") as file:
-        for offset, size in gaps:
-            if os.pread(file.fileno(), size, offset).strip(b"\0"):
-                raise MalformedGgufError(
-                    f"The padding at byte {offset} of the merged file is not zero.",
-                    "`--merger llama-gguf-split` rewrites it.",
-                )

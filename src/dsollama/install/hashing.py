@@ -54,14 +54,25 @@ class Hashing:
         return self._buffers[self._next]
 
     def feed(
-        self, digests: Sequence[hashlib._Hash], view: memoryview, then: Callable[[], None]
+        self,
+        digests: Sequence[hashlib._Hash],
+        view: memoryview,
+        then: Callable[[], None],
+        last: memoryview | None = None,
     ) -> None:
         """Let every digest take in `view`, each after what it was fed before.
 
-        `then` is called in this thread, by a later call, when all have.
+        Args:
+            digests: at most two.
+            view: for all of them.
+            then: called in this thread, by a later call, when all have.
+            last: what the last one takes in instead.
         """
-        pairs = zip(self._pools, digests, strict=False)
-        futures = [pool.submit(digest.update, view) for pool, digest in pairs]
+        views = [view] * (len(digests) - 1) + [view if last is None else last]
+        futures = [
+            pool.submit(digest.update, each)
+            for pool, digest, each in zip(self._pools, digests, views, strict=False)
+        ]
         self._waiting.append((futures, then))
         self._finish(READ_AHEAD)
 

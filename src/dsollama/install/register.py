@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from dsollama.errors import StoreBusyError
 from dsollama.events import Listener, StepStarted
 from dsollama.install.journal import clear_claims
 from dsollama.install.naming import spell_for_store
+from dsollama.install.padding import spans_without
 from dsollama.install.plan import InstallPlan, replaced_in_store, staged_pieces
 from dsollama.install.replacing import require_agreed
 from dsollama.install.staging import MERGED, remove_leftovers
@@ -23,7 +24,7 @@ from dsollama.ollama.address import server_address
 from dsollama.ollama.starting import await_start
 from dsollama.signals import uninterrupted
 from dsollama.store.keeping import kept
-from dsollama.store.ledger import Entry, Source, Span
+from dsollama.store.ledger import Entry, Source
 from dsollama.store.manifests import named, read_manifests
 from dsollama.store.registering import (
     Registration,
@@ -38,13 +39,15 @@ from dsollama.store.store import Store
 class MergedFile:
     """A finished, durable `merged.gguf` in the staging folder.
 
-    `moved` bytes came from the Hub and `copied` from files of this machine.
+    `moved` bytes came from the Hub and `copied` from files of this machine; `zeros` stand where the
+    shards have these bytes, by offset.
     """
 
     digest: str
     prefixes: tuple[str, ...]
     moved: int
     copied: int
+    zeros: Mapping[int, bytes]
 
 
 def names_of(plan: InstallPlan) -> tuple[str, ...]:
@@ -72,7 +75,7 @@ def adopt(
             # The ledger first: killed behind it, a rerun finds the blob and only registers it.
             known = store.ledger.read(merged.digest)
             names = known.names if known else ()  # the new ones come when they are given
-            store.ledger.write(merged.digest, _ledger_entry(plan, merged.prefixes, names))
+            store.ledger.write(merged.digest, _ledger_entry(plan, merged, names))
             with _registered(plan, store, merged.digest, lambda: None):
                 store.adopt_blob(merged.digest, file)
         clear_claims(staging)
@@ -217,9 +220,9 @@ def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
     )
 
 
-def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...], names: tuple[str, ...]) -> Entry:
+def _ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) -> Entry:
     installed = datetime.now(UTC).isoformat(timespec="seconds")
-    spans = plan.layout.pieces if plan.layout else staged_pieces(plan)
+    pieces = plan.layout.pieces if plan.layout else staged_pieces(plan)
     return Entry(
         size=plan.size,
         endpoint=plan.endpoint,
@@ -230,9 +233,9 @@ def _ledger_entry(plan: InstallPlan, prefixes: tuple[str, ...], names: tuple[str
             Source(each.path, each.size, each.sha256 if each.published else None)
             for each in plan.shards
         ),
-        spans=tuple(Span(each.shard, each.source, each.target, each.size) for each in spans),
+        spans=tuple(spans_without(pieces, merged.zeros)),
         block=BLOCK_BYTES,
-        prefixes=prefixes,
+        prefixes=merged.prefixes,
         names=names,
         installed=installed,
         dsollama=__version__,

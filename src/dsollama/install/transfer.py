@@ -25,6 +25,7 @@ from dsollama.install.arrivals import Arrivals
 from dsollama.install.fetch import Fetch
 from dsollama.install.hashing import Hashing
 from dsollama.install.journal import clear_claims, end_progress, read_claims, write_claims
+from dsollama.install.padding import Padding
 from dsollama.install.segments import CELL_BYTES, Job, make_segments
 from dsollama.install.sources import ShardReader
 from dsollama.install.staged import StagedFile
@@ -71,6 +72,7 @@ class Transfer:
         listener: Listener,
         verified: Callable[[Job], None] = lambda _job: None,
         reach: int | None = None,
+        padding: Padding | None = None,
     ) -> None:
         """Prepare; nothing moves before `run`.
 
@@ -83,8 +85,10 @@ class Transfer:
             listener: hears of progress, from the calling thread only.
             verified: called in that thread for each job whose shard is right.
             reach: how many bytes ahead of the digests a segment may be begun; None: no bound.
+            padding: where the merged file's digest takes in zeros instead of a shard's bytes.
         """
         self._reach = reach
+        self._padding = padding
         self._verified_job = verified
         self._jobs = jobs
         self._shards = shards
@@ -217,9 +221,11 @@ class Transfer:
         self._window.advance(job.origin + at)
         for end in self._arrived(index):
             while at < end:
-                view = self._bytes(job, at, end, hashing)
+                start, view = at, self._bytes(job, at, end, hashing)
                 at += len(view)
-                hashing.feed(digests, view, partial(self._window.advance, job.origin + at))
+                merged = self._padding.zeroed(start, view) if whole and self._padding else None
+                then = partial(self._window.advance, job.origin + at)
+                hashing.feed(digests, view, then, merged)
                 if at % BLOCK_BYTES == 0:
                     self._mark(at, digests, hashing)
         hashing.finish()

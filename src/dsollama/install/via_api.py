@@ -45,6 +45,7 @@ from dsollama.ollama.upload import Blobs
 from dsollama.store.files import read_small, remove_if_empty, store_failures, write_atomically
 from dsollama.store.manifest import Digest
 from dsollama.store.store import Store
+from dsollama.store.uploading import uploading
 from dsollama.units import format_bytes
 
 COPIES = 3
@@ -129,7 +130,7 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
     install, server = plan.install, Blobs(plan.address)
     server.version()
     moved, copied, registered = 0, 0, plan.registered
-    with _interruptible():
+    with _interruptible(), uploading(Store(install.store)) as alone:
         if registered is None:
             made = _make_merged(install, listener, connections)
             moved, copied = made.moved, made.copied
@@ -142,7 +143,8 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
             _create_from(registered, install.models, server, listener)
             _remember(install, server.address, registered)
         _release(registered, server, listener)
-    _forget_merged(install, registered.upload)
+        if alone():  # else another run sends the file to another server, or will
+            _forget_merged(install, registered.upload)
     return Installed(
         names=tuple(str(model.name) for model in install.models),
         digest=registered.weights,

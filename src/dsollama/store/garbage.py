@@ -91,7 +91,7 @@ def find_garbage(store: Store, claimed_bytes: Callable[[Path], int], now: float)
     manifests = read_manifests(store.root)
     found = chain(
         blob_garbage(store, manifests, now),
-        stopped_installs(store, claimed_bytes, now),
+        stopped_installs(store, claimed_bytes),
         _modelfiles(store),
         _ledger(store),
         _leftovers(store, now, blocked=bool(unreadable(manifests))),

@@ -19,6 +19,7 @@ from dsollama.store.manifests import ManifestFile, named, unreadable
 from dsollama.store.registering import needed
 from dsollama.store.store import Store
 from dsollama.store.unfinished import read_removals
+from dsollama.store.uploading import Uploads, uploads
 from dsollama.store.walk import Seen
 
 _BLOB = re.compile(r"sha256-([0-9a-f]{64})")
@@ -45,13 +46,22 @@ def blob_garbage(store: Store, manifests: Sequence[ManifestFile], now: float) ->
             why = "may be named by a manifest that cannot be read"
             yield finding(Kind.BLOB, seen, why, Sweep.NEVER, ours=False)
         elif blob and (whose := _whose(store, digest, removed)):
-            yield finding(Kind.BLOB, seen, f"no model uses it; {whose}", Sweep.OWN, ours=True)
+            why, sweep = _upload(uploads(store)) or (whose, Sweep.OWN)
+            yield finding(Kind.BLOB, seen, f"no model uses it; {why}", sweep, ours=True)
         elif blob:
             busy = pulling or age(seen, now) < GRACE_SECONDS
             yield _foreign(Kind.BLOB, seen, "no model uses it; not dsollama's", busy=busy)
         else:
             busy = downloads.get(_download(seen), 0.0) < GRACE_SECONDS
             yield _foreign(Kind.PARTIAL, seen, "Ollama has not finished it", busy=busy)
+
+
+def _upload(state: Uploads) -> tuple[str, Sweep] | None:
+    if state is Uploads.AT_WORK:
+        return "an install by the API is at work and may be uploading it", Sweep.NEVER
+    if state is Uploads.WAITING:
+        return "it waits for its upload; the same install would go on from there", Sweep.ALL
+    return None
 
 
 def _foreign(kind: Kind, seen: Seen, why: str, *, busy: bool) -> Finding:

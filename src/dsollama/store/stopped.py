@@ -39,13 +39,8 @@ MAX_INSTALLS, MAX_FILES = 20_000, 5_000
 """Folders that are looked at, and files in one: `llama-gguf-split` has one for each of up to 4,096
 shards."""
 
-RESUME_SECONDS = 7 * 24 * 3600.0
-"""For so long an interrupted install is kept, unless all garbage is asked for."""
 
-
-def stopped_installs(
-    store: Store, claimed_bytes: Callable[[Path], int], now: float
-) -> Iterator[Finding]:
+def stopped_installs(store: Store, claimed_bytes: Callable[[Path], int]) -> Iterator[Finding]:
     """Find installs that stopped."""
     folder = store.own / "staging"
     if not is_own_folder(store.root, ".dsollama", "staging"):
@@ -58,7 +53,7 @@ def stopped_installs(
         if is_own_folder(folder, path.name):
             inside = _Inside.of(seen, walk(path, min(left, MAX_FILES)))
             left -= inside.count
-            yield _install(path, inside, claimed_bytes, now)
+            yield _install(path, inside, claimed_bytes)
         elif seen.there:
             yield finding(Kind.STAGING, seen, NOT_OURS, Sweep.NEVER, ours=False)
 
@@ -133,9 +128,7 @@ class _Inside:
         return found
 
 
-def _install(
-    path: Path, inside: _Inside, claimed_bytes: Callable[[Path], int], now: float
-) -> Finding:
+def _install(path: Path, inside: _Inside, claimed_bytes: Callable[[Path], int]) -> Finding:
     in_place = 0 if inside.odd else claimed_bytes(path)
     if inside.odd:
         where = f"{printable(Path(inside.odd.path.name))} in it" if inside.odd.parts else "it"
@@ -155,5 +148,5 @@ def _install(
             f"an install stopped with {format_bytes(in_place)} in place; the same install would "
             "go on from there"
         )
-        sweep = Sweep.OWN if now - inside.touched > RESUME_SECONDS else Sweep.ALL
+        sweep = Sweep.ALL  # however old: no clock can tell whether somebody wants it
     return Finding(Kind.STAGING, path, inside.bytes, why, True, inside.touched, sweep, in_place)

@@ -79,7 +79,8 @@ class BlobSource:
     def _header(self) -> bytes:
         sources = self._entry.sources
         # A shard's piece begins where its header ends: so long are they, and no more is fetched.
-        ends = {span.file: min(span.source, MAX_HEADER_BYTES) for span in self._entry.spans}
+        spans = reversed(self._entry.spans)  # the first one of a file counts
+        ends = {span.file: min(span.source, MAX_HEADER_BYTES) for span in spans}
         headers = [
             self._shard_header(source, ends.get(index, _FIRST_READ))
             for index, source in enumerate(sources)
