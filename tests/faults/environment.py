@@ -160,3 +160,41 @@ def _restart(scene: Scene, context: ssl.SSLContext | None, servers: tuple[str, .
     for server in servers:
         hub.stop(server)
         hub.start(server)
+
+
+@case(ENVIRONMENT, "stdout is /dev/full", exits=9, says="What is printed cannot be written")
+def stdout_full(scene: Scene) -> Iterator[None]:
+    scene.prefix = ["sh", "-c", 'exec "$@" > /dev/full', "sh"]
+    yield
+
+
+@case(ENVIRONMENT, "stderr is /dev/full")
+def stderr_full(scene: Scene) -> Iterator[None]:
+    scene.prefix = ["sh", "-c", 'exec "$@" 2> /dev/full', "sh"]
+    yield
+
+
+@case(ENVIRONMENT, "stdin, stdout and stderr are closed")
+def streams_closed(scene: Scene) -> Iterator[None]:
+    scene.prefix = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    yield
+
+
+@case(ENVIRONMENT, "no home folder: HOME names none, HF_HOME a file")
+def no_home(scene: Scene) -> Iterator[None]:
+    scene.environment |= {"HOME": "/nonexistent", "HF_HOME": "/etc/passwd"}
+    yield
+
+
+@case(ENVIRONMENT, "the terminal's encoding is ASCII (`LC_ALL=C`)")
+def ascii_only(scene: Scene) -> Iterator[None]:
+    scene.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    yield
+
+
+@case(ENVIRONMENT, "HF_ENDPOINT has a port that does not exist", exits=2,
+      says="HF_ENDPOINT is not the address of a server")  # fmt: skip
+def endpoint_without_a_port(scene: Scene) -> Iterator[None]:
+    scene.environment["HF_ENDPOINT"] = "http://127.0.0.1:99999"
+    yield
+    assert scene.bench.hub.requests == []
