@@ -131,3 +131,19 @@ def test_a_store_whose_name_is_not_utf_8_is_told(bench: Bench, tmp_path: Path) -
     done = _run(bench, "install", "UD-Q2_K_XL", "--yes", "--store", f"{tmp_path}/st\udcff")
     assert done.returncode == 2
     assert b"Give --store / OLLAMA_MODELS another path." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SSL_CERT_FILE": "/missing"}, {"HTTP_PROXY": "http://h\udcff:1"}, {"NO_PROXY": "\udcff"},
+        {"ALL_PROXY": "socks9://x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_chat_with_an_ollama_nearby_needs_none_of_these(
+    environment: dict[str, str], bench: Bench
+) -> None:
+    done = _run(bench, "chat", "x", "hello", **environment)
+    assert done.returncode == 6, done.stderr
+    assert b"No Ollama answers at http://127.0.0.1:1" in done.stderr

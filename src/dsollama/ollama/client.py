@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 import msgspec
-import ollama
 
 from dsollama.errors import DsollamaError, NotInstalledError, OllamaRefusedError
 from dsollama.ollama.address import server_address
 from dsollama.ollama.answers import MAX_LINE_BYTES, Limits, Peer, Question, Stream, streamed
+from dsollama.ollama.package import ollama
 from dsollama.ollama.shapes import Refusal
 from dsollama.settings import Patience, usual_patience
 
