@@ -37,6 +37,7 @@ from faults import (
     limits,
     names,
     network,
+    owners,
     process,
     secrets,
     servers,
@@ -53,6 +54,7 @@ ROWS = os.environ.get("DSOLLAMA_FAULT_ROWS")
 
 MODULES = (
     *(network, hub, disk, process, between, names, limits, servers, environment, secrets, weights),
+    owners,
 )
 MAX_STAGING = {"lock", "install.json", "journal.json", "progress.json", "merged.gguf"}
 MAX_STAGING |= {shard_file_name("model", number + 1, SHARDS) for number in range(SHARDS)}

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from dsollama.errors import NotEnoughDiskError, StoreNotWritableError
 from dsollama.limits import limit_error
+from dsollama.privileges import acting
 from dsollama.store.ownership import (
     FILE_MODE,
     FOLDER_MODE,
@@ -38,10 +39,22 @@ def store_failures(place: Path) -> Iterator[None]:
                 f"The disk of {place} is full.", "Free some space and run the same command again."
             ) from error
         raise StoreNotWritableError(
-            f"The store {place} cannot be written: {error.strerror or error}.",
-            "If Ollama runs as a service, its store belongs to the user `ollama`: run dsollama "
-            "with sudo, or give --store / OLLAMA_MODELS a folder of your own.",
+            f"The store {place} cannot be written: {error.strerror or error}.", _way_out(place)
         ) from error
+
+
+def _way_out(place: Path) -> str:
+    me = acting()
+    if me.uid == os.geteuid():
+        return (
+            "If Ollama runs as a service, its store belongs to the user `ollama`: run dsollama "
+            "with sudo, or give --store / OLLAMA_MODELS a folder of your own."
+        )
+    return (
+        f"Root works there as the store's owner, {me.name}, who may not do this. Look into "
+        f"{place.parent} (`ls -la`): what is root's there, or no plain file, was left over or laid "
+        "there; remove it."
+    )
 
 
 def make_folder(folder: Path) -> None:
