@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ import pytest
 
 from dsollama.errors import EngineError, OllamaRefusedError, OllamaSilentError
 from dsollama.events import Event, Noted
+from dsollama.modelfile.variants import VARIANTS, go_template
 from dsollama.ollama import wire
 from dsollama.ollama.answers import Limits, Peer, Question, asked
 from dsollama.ollama.server import Server
@@ -451,3 +453,108 @@ def test_an_install_by_the_api_that_is_done_stays_done(
     assert done.exit == 0, done.err
     assert "The server keeps the uploaded file until its next start:" in done.err
     assert len(done.out.split()) == 2
+
+
+LARGE = 7 * 2**20
+
+
+def test_large_prompts_of_a_server_are_not_kept(tmp_path: Path) -> None:
+    """Each of the set may have 8 MiB, and so may the Modelfile that is looked into."""
+    prompt = {"_debug_info": {"rendered_template": "\U0001f600" + "x" * LARGE}}
+    hostile = by_path(
+        {
+            "/api/version": answers_json({"version": "9" * LARGE}),
+            "/api/show": answers_json({"modelfile": "FROM x\n" * (LARGE // 8)}),
+        },
+        answers_json(prompt),
+    )
+    with rogue(hostile) as server:
+        done = run(server, tmp_path, "verify", "--prompts", "deepseek-v3.1:x-thinking", "--json")
+    assert done.exit == 7, done.err
+    assert done.peak < MAX_BYTES
+    shown = json.loads(done.out)
+    assert len(shown["different"]) == shown["compared"] > 20
+
+
+LISTINGS = {
+    "many names": {"models": [{"name": f"m{number}:x"} for number in range(300_000)]},
+    "no names": {"models": [{"name": ""}] * 500_000},
+    "long names": {"models": [{"name": f"m{number}{'x' * 10**6}:x"} for number in range(7)]},
+}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_a_large_listing_of_a_server_is_bounded(name: str, bench: Bench, tmp_path: Path) -> None:
+    right = answers_json({"version": "0.33.0"})
+    with rogue(by_path({"/api/version": right}, answers_json(LISTINGS[name]))) as server:
+        hub = {"HF_ENDPOINT": bench.hub.endpoint}
+        staging = ["--via", "api", "--staging", str(tmp_path / "staging"), "--dry-run"]
+        for arguments in (["chat", MODEL, "Hello"], ["install", "UD-Q2_K_XL", *staging]):
+            done = run(server, tmp_path, *arguments, **hub)
+            assert done.exit in {0, 2, 6}, done.err
+            assert done.peak < MAX_BYTES
+            assert len(done.err) < 5000
+
+
+def test_large_parameters_of_a_server_are_bounded(
+    bench: Bench, single: Path, tmp_path: Path
+) -> None:
+    """They are looked at where the server has the very weights: of a quant that is one file."""
+    bench.repository.add(single.name, single)
+    name = "deepseek-v3.1-terminus:UD-TQ1_0"
+    weights = hashlib.sha256(single.read_bytes()).hexdigest()
+    variant = VARIANTS["plain"]
+    hostile = by_path(
+        {
+            "/api/version": answers_json({"version": "0.33.0"}),
+            "/api/tags": answers_json({"models": [{"name": name, "digest": "d", "size": 1}]}),
+        },
+        answers_json(
+            {
+                "modelfile": f"FROM /blobs/sha256-{weights}\n",
+                "template": go_template("v3.1", variant),
+                "parameters": "a 1\n" * (LARGE // 5),
+            }
+        ),
+    )
+    with rogue(hostile) as server:
+        hub = {"HF_ENDPOINT": bench.hub.endpoint}
+        install = ["install", "TQ1_0", "--via", "api", "--dry-run", "--name", name]
+        staging = ["--variants", "plain", "--staging", str(tmp_path / "staging")]
+        done = run(server, tmp_path, *install, *staging, **hub)
+    assert (done.exit, "other settings of the same weights" in done.out) == (0, True), done.out
+    assert done.peak < MAX_BYTES
+
+
+def test_a_long_list_of_names_is_told_in_part() -> None:
+    from dsollama.chat.choose import choose_name
+    from dsollama.errors import NotInstalledError
+
+    with pytest.raises(NotInstalledError) as caught:
+        choose_name("x", [f"m{number:03}" for number in range(100)], None)
+    assert "m029 and 70 more. If" in caught.value.hint
+
+
+def test_text_from_elsewhere_is_printed_in_one_place() -> None:
+    """`cli.output` knows what a terminal may have; else only dsollama's own text is printed."""
+    own = {
+        "app.py": {"f'dsollama {__version__}'", "context.get_help()"},
+        "chat.py": {"self._bright", "text"},  # of the mark around a thought
+        "template.py": {
+            "jinja_template(found.format)",
+            "go_template(found.format, choose_variants(found.variants, wanted)[0])",
+        },
+    }
+    for path in (SOURCES / "cli").glob("*.py"):
+        calls = [
+            each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)
+        ]
+        printed = {
+            ast.unparse(argument)
+            for call in calls
+            if ast.unparse(call.func) in {"print", "typer.echo", "sys.stdout.write"}
+            for argument in call.args
+            if not isinstance(argument, ast.Constant)
+        }
+        if path.name != "output.py":
+            assert printed <= own.get(path.name, set()), path

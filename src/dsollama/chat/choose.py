@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dsollama.errors import NotInstalledError, UsageError
 
 THINKING_SUFFIX = "-thinking"
+MAX_TOLD = 30
+"""Names that a hint lists."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def _full_name(typed: str, names: Collection[str]) -> str:
         )
     raise NotInstalledError(
         f"Ollama has no model {typed!r}.",
-        f"It has {', '.join(sorted(names)) or 'none'}. If dsollama installed it, the server uses "
+        f"It has {_told(names)}. If dsollama installed it, the server uses "
         "another store: compare OLLAMA_MODELS of both.",
     )
+
+
+def _told(names: Collection[str]) -> str:
+    first = ", ".join(sorted(names)[:MAX_TOLD]) or "none"
+    return f"{first} and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else first

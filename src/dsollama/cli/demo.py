@@ -30,7 +30,8 @@ def _demo(
         ),
     ] = None,
 ) -> None:
+    from dsollama.cli.output import say
     from dsollama.demo.rehearsal import rehearse
     from dsollama.ollama.private import find_ollama
 
-    rehearse(find_ollama(program), typer.echo)
+    rehearse(find_ollama(program), say)

@@ -17,6 +17,9 @@ from dsollama.ollama.server import Server
 from dsollama.ollama.shapes import Model
 from dsollama.store.names import ModelName, parse_name
 
+MAX_PARAMETERS = 2**16
+"""Characters of a model's parameters as Ollama prints them."""
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -86,6 +89,8 @@ def _same_settings(server: Server, model: PlannedModel) -> bool:
 
 def _same_numbers(shown: str, wanted: Mapping[str, Any]) -> bool:
     """Compare parameters as Ollama prints them, a line each, with the catalog's numbers."""
+    if len(shown) > MAX_PARAMETERS:
+        return False
     try:
         found = [(key, float(text)) for key, text in map(str.split, shown.splitlines())]
     except ValueError:

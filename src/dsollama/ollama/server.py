@@ -33,6 +33,9 @@ LONGEST_WORK = 6
 
 OLDEST = (0, 30)
 MAX_WORDS = 500
+MAX_NAME = 1024
+"""Characters of a model's name; Ollama takes 350 for host and each other part less."""
+
 _NOT_FOUND = 404
 _NO_ROOM = 507
 _NO_JSON = "it is not Ollama's JSON"
@@ -85,7 +88,7 @@ class Server:
         Raises:
             EngineError: it does not answer, or is no Ollama.
         """
-        return self.ask("GET", "/api/version", Version).version
+        return self.ask("GET", "/api/version", Version).version[:MAX_WORDS]
 
     def ask(
         self,
@@ -199,7 +202,9 @@ class Server:
             EngineError: it does not answer, or refuses.
         """
         found = self.ask("GET", "/api/tags", Tags).models or ()
-        return tuple(each for each in found if each.name.isprintable())
+        return tuple(
+            each for each in found if each.name.isprintable() and len(each.name) <= MAX_NAME
+        )
 
     def names(self) -> list[str]:
         """Return the names of the server's models.

@@ -9,6 +9,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+MAX_MODELS = 20_000
+"""That a server may list; each costs half a kilobyte of memory."""
+
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -35,7 +38,7 @@ class Model(Struct, frozen=True):
 class Tags(Struct, frozen=True):
     """Of /api/tags."""
 
-    models: tuple[Model, ...] | None = None
+    models: Annotated[tuple[Model, ...], Meta(max_length=MAX_MODELS)] | None = None
 
 
 class Shown(Struct, frozen=True):

@@ -16,6 +16,12 @@ from dsollama.ollama.server import Server
 from dsollama.ollama.shapes import Shown
 from dsollama.resources import read_data
 
+MAX_PROMPT = 2**16
+"""Characters that are kept of a prompt; none of the built-in set is as long."""
+
+MAX_MODELFILE = 2**20
+"""Characters; what its lines become takes 40 times as much memory."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -129,7 +135,7 @@ def _checks(server: Server, name: str, model: CatalogModel, variant: Variant) ->
             expected = prompts.get(mode, prompts["plain"])
             if case["messages"][0]["role"] != "system":
                 expected = model.system + expected
-            yield Check(case["name"], think, rendered, expected)
+            yield Check(case["name"], think, rendered[:MAX_PROMPT], expected)
 
 
 def _render(server: Server, body: Mapping[str, Any]) -> str:
@@ -164,6 +170,8 @@ def _diagnose(checks: tuple[Check, ...], shown: Shown, template: str, name: str)
 
 def _own_template(shown: Shown) -> str | None:
     """Return the model's own TEMPLATE; /api/show's `template` is the one that Ollama uses."""
+    if len(shown.modelfile) > MAX_MODELFILE:
+        return None
     try:
         entries = parse_modelfile(shown.modelfile)
     except MalformedModelfileError:
