@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
 import os
 import shutil
+import ssl
 import stat
 import subprocess
 import sys
@@ -17,6 +19,8 @@ import pytest
 
 from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.errors import StoreNotWritableError
+from dsollama.ollama.names import listed_names
+from dsollama.ollama.server import Server
 from dsollama.privileges import CALLER, acting, acting_as, acting_as_owner, as_caller, owner_of
 
 from conftest import TERMINUS, Bench, make_repository, public_folder
@@ -314,3 +318,43 @@ def test_a_shared_cache_of_the_hub_is_not_read_by_root(
         (place / "roots").chmod(0o755)
         found = json.loads(run(bench, *plan, HF_HOME=str(place / "cache")).stdout)
         assert found["local_files"]
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_an_ollama_by_https_is_asked_with_the_callers_certificates(
+    variable: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may lie in a home that the store's owner cannot enter; a folder's are read late."""
+    closed = place / "roots"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(["openssl", *made, *files], cwd=closed, check=True, capture_output=True)
+    named = subprocess.check_output(
+        ["openssl", "x509", "-hash", "-noout", "-in", closed / "cert.pem"], text=True
+    )
+    (closed / f"{named.strip()}.0").symlink_to("cert.pem")  # as `openssl rehash` does
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(closed / "cert.pem", closed / "key.pem")
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = {"/api/version": b'{"version": "0.33.0"}', "/api/tags": b'{"models": []}'}
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(known[self.path])))
+            self.end_headers()
+            self.wfile.write(known[self.path])
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    monkeypatch.setenv(variable, str(closed / "cert.pem" if "FILE" in variable else closed))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"https://127.0.0.1:{server.server_address[1]}"
+        with acting_as_owner(place / "models"):
+            with pytest.raises(PermissionError):
+                (closed / "cert.pem").read_bytes()
+            assert Server(address).version() == "0.33.0"
+            assert listed_names(address) == set()
+        server.shutdown()
