@@ -343,14 +343,14 @@ def test_a_name_that_ollama_makes_meanwhile_keeps_its_blobs(
 ) -> None:
     """Ollama takes no lock of ours: an `ollama cp` may end just when the manifest is deleted."""
     path = put_ours(store, "a:x", b"weights")
-    copy, real = path.read_bytes(), remove_module.delete_file
+    copy, real = path.read_bytes(), remove_module.Deletion.delete
 
-    def delete_then_copy(file: Path, top: Path) -> None:
-        real(file, top)
+    def delete_then_copy(self: remove_module.Deletion, file: Path, top: Path) -> None:
+        real(self, file, top)
         if file == path:
             put(store, f"{LIBRARY}/copy/latest", copy)
 
-    monkeypatch.setattr(remove_module, "delete_file", delete_then_copy)
+    monkeypatch.setattr(remove_module.Deletion, "delete", delete_then_copy)
     plan = gone(store, "a:x")
     assert plan.blobs == ()
     assert len(blobs(store)) == 3

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,16 @@ from dsollama.store.finding import (
 )
 from dsollama.store.manifests import ManifestFile, read_manifests, unreadable
 from dsollama.store.orphans import blob_garbage
-from dsollama.store.remove import delete_file
+from dsollama.store.remove import Deletion
 from dsollama.store.stopped import delete_install, stopped_installs
 from dsollama.store.store import DIGEST, Store
 from dsollama.store.walk import is_own_folder, look, printable
 
 MAX_FINDINGS = 10_000
 """Of one kind that are told, and deleted, at once; the same command again finds the next ones."""
+
+MAX_INSTALLS = 1_000
+"""Of installs that stopped: each is moved aside for good before it is deleted."""
 
 MAX_LEFT_ALONE = 1_000
 """Of one kind that are told and may not be deleted: they must not hide the others."""
@@ -123,7 +126,7 @@ def delete_garbage(
     with store.changing():
         found = find_garbage(store, claimed_bytes, now).findings
         still = [each for each in found if each.sweep in wanted.get(each.path, ())]
-        deleted = tuple(each for each in still if _delete(store, each))
+        deleted = tuple(_deleted(store, still))
         _delete_empty_folders(store, "manifests")
         _delete_empty_folders(store, ".dsollama", "modelfiles")
     return deleted
@@ -137,23 +140,38 @@ def _first(found: Iterable[Finding]) -> tuple[tuple[Finding, ...], int]:
     for each in found:
         key = (each.kind, each.sweep is Sweep.NEVER)
         counts[key] += 1
-        if counts[key] <= (MAX_LEFT_ALONE if each.sweep is Sweep.NEVER else MAX_FINDINGS):
+        if counts[key] <= _most(each):
             kept.append(each)
         else:
             more += 1
     return tuple(kept), more
 
 
-def _delete(store: Store, garbage: Finding) -> bool:
-    """Delete a finding; False where an install has just begun to need it."""
-    if garbage.kind is Kind.STAGING:
-        return delete_install(store, garbage.path)
+def _most(garbage: Finding) -> int:
+    if garbage.sweep is Sweep.NEVER:
+        return MAX_LEFT_ALONE
+    return MAX_INSTALLS if garbage.kind is Kind.STAGING else MAX_FINDINGS
+
+
+def _deleted(store: Store, garbage: Iterable[Finding]) -> Iterator[Finding]:
+    """Delete findings, one kind durably before the next, and yield those that are gone."""
+    for _, alike in groupby(garbage, lambda each: each.kind):
+        deletion = Deletion()
+        for each in alike:
+            if each.kind is not Kind.STAGING:
+                _delete(store, each, deletion)
+                yield each
+            elif delete_install(store, each.path):  # else an install has just begun to need it
+                yield each
+        deletion.sync()
+
+
+def _delete(store: Store, garbage: Finding, deletion: Deletion) -> None:
     tops = {Kind.MODELFILE: "modelfiles", Kind.LEDGER: "ledger", Kind.LEFTOVER: ""}
     own = garbage.kind in tops
-    delete_file(garbage.path, store.own / tops[garbage.kind] if own else garbage.path.parent)
+    deletion.delete(garbage.path, store.own / tops[garbage.kind] if own else garbage.path.parent)
     if garbage.kind is Kind.BLOB and is_own_folder(store.root, ".dsollama", "ledger"):
         store.ledger.remove(garbage.path.name.replace("-", ":"))
-    return True
 
 
 def _delete_empty_folders(store: Store, *parts: str) -> None:

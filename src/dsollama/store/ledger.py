@@ -8,7 +8,7 @@ blob holds is decided by its digest alone. Another store's ledger is not believe
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from msgspec import structs
 
 from dsollama.addresses import public_address
 from dsollama.store.files import read_small, store_failures, write_atomically
-from dsollama.store.walk import list_names
+from dsollama.store.walk import MAX_SEEN, list_names
 
 NO_COMMIT = "0" * 40
 """Stands for the commit of files that no Hub has listed."""
@@ -185,11 +185,20 @@ class Ledger:
         Raises:
             StoreError: an entry cannot be written.
         """
-        for other, entry in list(self.entries()):
+        for other, entry in self.entries():  # one at a time: they may be large
             left = {*entry.names} - {*names}
             now = left | {*names} if other == digest else left
             if now != {*entry.names}:
                 self.write(other, structs.replace(entry, names=tuple(sorted(now))))
+
+    def among(self, digests: Iterable[str]) -> set[str]:
+        """Return those digests for which a file is there, readable or not."""
+        wanted = set(digests)
+        try:
+            names = list_names(self._folder, MAX_SEEN)
+        except OSError:
+            return set()
+        return wanted & {f"sha256:{name.removesuffix('.json')}" for name in names}
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """Yield (`sha256:HEX`, entry) of all that can be read."""

@@ -8,6 +8,7 @@ run again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,32 +158,57 @@ def remove(store: Store, names: Sequence[ModelName], *, all_variants: bool = Fal
         if plan.unreadable:  # then later, by gc
             digests = {each.digest for each in plan.kept if not each.users}
         record = [write_removal(store, plan.names, digests)] if digests else []
-        for path in plan.manifests:
-            delete_file(path, store.root / "manifests")
+        delete_files(plan.manifests, store.root / "manifests")
         plan = _still_unnamed(plan)
-        for blob in plan.blobs:
-            delete_file(blob.path, blob.path.parent)
-        for path in plan.modelfiles:
-            delete_file(path, store.own / "modelfiles")
+        delete_files((blob.path for blob in plan.blobs), store.root / "blobs")
+        delete_files(plan.modelfiles, store.own / "modelfiles")
         _update_ledger(store, plan.ledger)
         if not plan.unreadable:
-            for path in (*plan.records, *record):
-                delete_file(path, store.own)
+            delete_files((*plan.records, *record), store.own)
     return plan
 
 
-def delete_file(path: Path, top: Path) -> None:
-    """Delete a file, and the folders above it that become empty, but not `top`; durably.
+class Deletion:
+    """Deletes files one by one, and makes that durable for all of them at once."""
+
+    def __init__(self) -> None:
+        self._folders: set[Path] = set()
+
+    def delete(self, path: Path, top: Path) -> None:
+        """Delete a file, and the folders above it that become empty, but not `top`.
+
+        Raises:
+            StoreError: it cannot be deleted.
+        """
+        with store_failures(path):
+            path.unlink(missing_ok=True)
+            folder = path.parent
+            while folder != top and _removed(folder):
+                folder = folder.parent
+        self._folders.add(folder)
+
+    def sync(self) -> None:
+        """Make what was deleted durable.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        for folder in self._folders:
+            with store_failures(folder), suppress(FileNotFoundError):  # it has become empty, too
+                sync_folder(folder)
+        self._folders.clear()
+
+
+def delete_files(paths: Iterable[Path], top: Path) -> None:
+    """Delete files, and the folders above them that become empty, but not `top`; durably.
 
     Raises:
-        StoreError: it cannot be deleted.
+        StoreError: one cannot be deleted.
     """
-    with store_failures(path):
-        path.unlink(missing_ok=True)
-        folder = path.parent
-        while folder != top and _removed(folder):
-            folder = folder.parent
-        sync_folder(folder)
+    deletion = Deletion()
+    for path in paths:
+        deletion.delete(path, top)
+    deletion.sync()
 
 
 def _removed(folder: Path) -> bool:
@@ -268,11 +294,10 @@ def _ledger(
     changes: dict[str, tuple[str, ...] | None] = {}
     if not is_own_folder(store.root, ".dsollama", "ledger"):
         return changes
-    for digest in sorted(digests):
-        entry = store.ledger.read(digest)
+    for digest in sorted(store.ledger.among(digests)):
+        entry = store.ledger.read(digest) if digest in kept else None
         if digest not in kept:
-            if look(store.ledger.path(digest)).there:
-                changes[digest] = None
+            changes[digest] = None
         elif entry is not None and not set(names).isdisjoint(entry.names):
             changes[digest] = tuple(each for each in entry.names if each not in names)
     return changes
