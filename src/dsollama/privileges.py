@@ -3,7 +3,8 @@
 The rule: as root, everything in a store happens as the store's owner. So the kernel refuses what
 the owner may not do, whatever links, second names or exchanged folders he has prepared, and new
 files are his from the start. What belongs to the caller is read as the caller (`as_caller`):
-Python's modules, files of this package, the token, certificates, `--from-dir`.
+Python's modules, files of this package, the token, certificates. Other folders of files
+(`--from-dir`, `--from-store`, huggingface_hub's cache) are read as their own owner, by this rule.
 
 Linux only, by setfsuid(2), setfsgid(2) and setgroups(2) as system calls: they change one thread,
 new threads inherit them, and with a user id that is not 0 the kernel takes away the capabilities
