@@ -41,6 +41,7 @@ from faults import (
     process,
     secrets,
     servers,
+    transaction,
     weights,
 )
 from faults.scene import CASES, SHARDS, TOKEN, Case, Done, Scene, arranged, cdn, digests
@@ -55,6 +56,7 @@ ROWS = os.environ.get("DSOLLAMA_FAULT_ROWS")
 MODULES = (
     *(network, hub, disk, process, between, names, limits, servers, environment, secrets, weights),
     owners,
+    transaction,
 )
 MAX_STAGING = {"lock", "install.json", "journal.json", "progress.json", "merged.gguf"}
 MAX_STAGING |= {shard_file_name("model", number + 1, SHARDS) for number in range(SHARDS)}

@@ -46,11 +46,11 @@ def store(tmp_path: Path) -> Store:
 
 def registration(store: Store, *names: str) -> Registration:
     data = manifest(b"config", (WEIGHTS, NEW))
-    layers = {digest_of(NEW): len(NEW), digest_of(b"config"): len(b"config")}
     return plan_registration(
         store,
         digest_of(NEW),
-        layers,
+        len(NEW),
+        {digest_of(b"config"): b"config"},
         {parse_name(name): (data, f"FROM new {name}\n") for name in names or NAMES},
     )
 
@@ -232,7 +232,7 @@ def test_where_an_earlier_one_cannot_be_finished_none_is_begun(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"\xff" * 1000, b'{"weights": "x", "layers": {}, "names": {}}']
+    "data", [b"", b"{", b"\xff" * 1000, b'{"weights": "x", "size": 1, "small": {}, "names": {}}']
 )
 def test_a_damaged_record_is_forgotten(data: bytes, store: Store) -> None:
     before = tree(store.root)
@@ -245,7 +245,7 @@ def test_a_forged_record_writes_only_where_names_are(store: Store, tmp_path: Pat
     before = tree(store.root)
     named = registration(store).names[NAMES[0]]
     names = {"../../../../outside": named, "good:name": named}
-    forged = Registration(weights=digest_of(NEW), layers={}, names=names)
+    forged = Registration(weights=digest_of(NEW), size=len(NEW), small={}, names=names)
     put(store, f".dsollama/{RECORD}", msgspec.json.encode(forged))
     next_command(store)
     assert tree(store.root) == before
@@ -292,4 +292,14 @@ def test_a_name_too_long_for_the_disk_ends_in_an_error_of_ours(store: Store) -> 
 def test_finishing_where_nothing_is_to_finish_changes_nothing(store: Store) -> None:
     before = tree(store.root)
     finish(store)
+    assert tree(store.root) == before
+
+
+def test_a_record_with_other_bytes_than_its_digests_is_forgotten(store: Store) -> None:
+    before = tree(store.root)
+    forged = registration(store)
+    small = {digest_of(b"config"): b"forged"}
+    forged = Registration(weights=forged.weights, size=forged.size, small=small, names=forged.names)
+    put(store, f".dsollama/{RECORD}", msgspec.json.encode(forged))
+    next_command(store)
     assert tree(store.root) == before

@@ -30,6 +30,7 @@ from dsollama.store.registering import (
     Registration,
     give_names,
     plan_registration,
+    put_small_layers,
     written_down,
 )
 from dsollama.store.store import Store
@@ -175,7 +176,7 @@ def _taken_back_on_failure(
 def _registered(
     plan: InstallPlan, store: Store, digest: str, put_back: Callable[[], None]
 ) -> Iterator[None]:
-    """Write the small layers before the block, which brings the weights, and the names behind it.
+    """Write down what comes, let the block bring the weights, and write the names behind it.
 
     Raises:
         StoreError: something cannot be written, or was deleted meanwhile; no name has changed.
@@ -183,24 +184,18 @@ def _registered(
     if not plan.models:
         yield
         return
-    _put_small_layers(plan, store)
     registration = _registration(plan, store, digest)
     with written_down(store, registration):
         yield
         give_names(store, registration)
         # Only now does nobody delete any more what the manifests name.
         put_back()
-        _put_small_layers(plan, store)
+        put_small_layers(store, registration)
         _require_blob(plan, store, digest)
 
 
 def _small_layers(plan: InstallPlan) -> list[Layer]:
     return [layer for model in plan.models for layer in (model.config, *model.small)]
-
-
-def _put_small_layers(plan: InstallPlan, store: Store) -> None:
-    for layer in _small_layers(plan):
-        store.put_blob(layer.digest, layer.data)
 
 
 def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
@@ -209,7 +204,8 @@ def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
     return plan_registration(
         store,
         digest,
-        {digest: plan.size, **{each.digest: each.size for each in _small_layers(plan)}},
+        plan.size,
+        {each.digest: each.data for each in _small_layers(plan)},
         {
             model.name: (
                 manifest_bytes(model.config, weights, model.small),

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,19 +56,22 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         weights: digest of the model's blob.
-        layers: sizes of all blobs that the new manifests name, by digest.
+        size: its bytes.
+        small: the other layers of the new manifests, by digest.
         names: what becomes of each name.
     """
 
     weights: Digest
-    layers: dict[Digest, Count]
+    size: Count
+    small: dict[Digest, bytes]
     names: dict[Text, Named]
 
 
 def plan_registration(
     store: Store,
     weights: str,
-    layers: Mapping[str, int],
+    size: int,
+    small: Mapping[str, bytes],
     names: Mapping[ModelName, tuple[bytes, str]],
 ) -> Registration:
     """Look at what the names have now; nothing is changed.
@@ -75,7 +79,8 @@ def plan_registration(
     Args:
         store: where; the caller is `changing` it.
         weights: as in Registration.
-        layers: as in Registration.
+        size: as in Registration.
+        small: as in Registration.
         names: the new manifest and Modelfile of each.
 
     Raises:
@@ -83,7 +88,8 @@ def plan_registration(
     """
     return Registration(
         weights=weights,
-        layers=dict(layers),
+        size=size,
+        small=dict(small),
         names={
             str(name): Named(
                 Change(_content(store.manifest_path(name)), manifest),
@@ -125,13 +131,24 @@ def written_down(store: Store, registration: Registration) -> Iterator[None]:
 
 
 def give_names(store: Store, registration: Registration) -> None:
-    """Write the new manifests; the registration is written down.
+    """Write the small layers, then the manifests; the registration is written down.
 
     Raises:
         StoreError: one cannot be written.
     """
+    put_small_layers(store, registration)
     for path, change in _files(store, registration):
         write_atomically(path, change.after, store.temporary())
+
+
+def put_small_layers(store: Store, registration: Registration) -> None:
+    """Write the small layers that are not there, or no longer.
+
+    Raises:
+        StoreError: one cannot be written.
+    """
+    for digest, data in registration.small.items():
+        store.put_blob(digest, data)
 
 
 def finish(store: Store) -> None:
@@ -142,7 +159,7 @@ def finish(store: Store) -> None:
     """
     registration = pending(store)
     if registration is not None:
-        if all(store.has_blob(*layer) for layer in registration.layers.items()):
+        if store.has_blob(registration.weights, registration.size):
             try:
                 _go_on(store, registration)
             except StoreError:
@@ -161,7 +178,8 @@ def pending(store: Store) -> Registration | None:
         list(map(parse_name, found.names))
     except (OSError, ValueError, RecursionError, InvalidNameError):
         return None
-    return found
+    forged = any(f"sha256:{sha256(x).hexdigest()}" != digest for digest, x in found.small.items())
+    return None if forged else found
 
 
 def needed(store: Store) -> frozenset[str]:
@@ -171,10 +189,13 @@ def needed(store: Store) -> frozenset[str]:
         return frozenset()
     before = (each.manifest.before or b"" for each in registration.names.values())
     mentioned = (each.decode() for text in before for each in _MENTION.findall(text))
-    return frozenset(registration.layers).union(f"sha256:{each}" for each in mentioned)
+    return frozenset(
+        {registration.weights, *registration.small, *(f"sha256:{each}" for each in mentioned)}
+    )
 
 
 def _go_on(store: Store, registration: Registration) -> None:
+    put_small_layers(store, registration)
     for path, change in _files(store, registration):
         if _content(path, odd=_ODD) == change.before:
             write_atomically(path, change.after, store.temporary())
