@@ -168,7 +168,9 @@ class TestFolder:
         assert [each.sha256 for each in entry.sources] == [None] * 3
         said = command(bench, "verify")
         assert said.returncode == 0
+        assert "match what was installed" in said.stdout
         assert "3 of 3 files had no published digest to compare with" in said.stdout
+        assert "match" not in command(bench, "verify", "--quick").stdout
         assert str(folder) in command(bench, "list").stdout
 
     def test_the_hubs_own_install_does_not_take_it_for_its_own(
@@ -245,6 +247,33 @@ class TestMirror:
         assert done.digest == merged_digest(mirror.shards, mirror)
 
 
+class TestLostLedger:
+    def test_weights_that_no_ledger_knows_are_proved(self, bench: Bench) -> None:
+        first = bench.install()
+        shutil.rmtree(bench.store / ".dsollama")
+        done = bench.install(name="second")
+        assert (done.digest, done.moved) == (first.digest, 0)
+        assert bench.plan().installed == first.digest
+
+    def test_a_single_file_too(self, single: Path, bench: Bench) -> None:
+        bench.repository.add(single.name, single)
+        first = bench.install("TQ1_0")
+        shutil.rmtree(bench.store / ".dsollama")
+        done = bench.install("TQ1_0", name="second")
+        assert (done.digest, done.moved) == (first.digest, 0)
+
+    def test_damaged_ones_are_downloaded_anew(self, bench: Bench) -> None:
+        first = bench.install()
+        shutil.rmtree(bench.store / ".dsollama")
+        blob = Store(bench.store).blob_path(first.digest)
+        right = blob.read_bytes()
+        blob.write_bytes(right[:-100] + b"x" + right[-99:])
+        done = bench.install(name="second")
+        assert done.moved > 0
+        assert any("is something else" in str(each) for each in bench.events)
+        assert blob.read_bytes() == right
+
+
 class TestOtherStore:
     @pytest.fixture
     def honest(self, bench: Bench) -> str:
@@ -311,6 +340,33 @@ class TestOtherStore:
         assert plan.installed is None
         assert execute(plan, bench.events.append, connections=2).digest == honest
 
+    def test_copied_without_the_hub_it_is_proved_by_the_hub_later(
+        self, bench: Bench, honest: str, tmp_path: Path
+    ) -> None:
+        bench.install()
+        settings = bench.settings(store=tmp_path / "second")
+        source = {"from_store": bench.store, "settings": bench.settings(
+            store=tmp_path / "second", offline=True)}  # fmt: skip
+        assert bench.install(**source).unchecked
+        again = bench.install(**source, name="again")
+        assert (again.copied, again.moved) == (0, 0), "it was copied twice"
+        assert "read first" in " ".join(bench.plan(settings=settings).notes)
+        done = bench.install(settings=settings)
+        assert (done.digest, done.moved, done.unchecked) == (honest, 0, ())
+        entry = Store(settings.store).ledger.read(honest)
+        assert entry is not None
+        assert (entry.endpoint, entry.unchecked) == (bench.hub.endpoint, ())
+        assert "again:UD-Q2_K_XL" in entry.names
+
+    def test_without_a_connection_the_way_without_the_hub_is_named(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        settings = bench.settings(endpoint="http://127.0.0.1:1")
+        with pytest.raises(DsollamaError) as caught:
+            bench.plan(from_store=tmp_path, settings=settings)
+        assert caught.value.code == "hub-unreachable"
+        assert "HF_HUB_OFFLINE=1" in caught.value.hint
+
     def test_no_hint_leads_to_its_address(self, bench: Bench, forged: Path) -> None:
         done = bench.install(from_store=forged, **offline(bench))
         blob = Store(bench.store).blob_path(done.digest)
@@ -324,7 +380,7 @@ class TestOtherStore:
 
     def test_a_store_that_has_it_not_is_told(self, bench: Bench, tmp_path: Path) -> None:
         with pytest.raises(DsollamaError, match="no weights that begin as") as caught:
-            bench.plan(from_store=tmp_path / "nowhere")
+            bench.plan(from_store=tmp_path)
         assert caught.value.code == "not-installed"
         assert "HF_HUB_OFFLINE=1" in caught.value.hint
 

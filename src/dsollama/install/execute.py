@@ -24,6 +24,7 @@ from dsollama.install.journal import clear_claims
 from dsollama.install.merged import require_merged, shards_gaps
 from dsollama.install.padding import Padding, put_back_published, write_zeros
 from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
+from dsollama.install.proof import prove
 from dsollama.install.recheck import note_right, require_right
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.register import MergedFile, adopt, names_of, take_over
@@ -86,6 +87,7 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
     store = Store(plan.store)
     store.require_writable()
     digest, moved, copied = "", 0, 0
+    plan = prove(plan, store, listener)
     if not plan.installed:
         _require_room(plan)
         with locked_staging(store, plan.key) as staging:

@@ -9,9 +9,7 @@ is that another store had it, not that a Hub has.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from dsollama.catalog.models import Target
@@ -23,13 +21,10 @@ from dsollama.install.choose import Choice
 from dsollama.install.shard import PlannedShard
 from dsollama.install.sources import LocalFile, reader_of
 from dsollama.privileges import acting_as
+from dsollama.store.alike import blobs_alike
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
-from dsollama.store.walk import MAX_SEEN, list_names
 from dsollama.units import some_of
-
-_MAX_ALIKE = 64
-"""Blobs of the very size whose beginning is compared; of weights there is one, or a few."""
 
 
 def find_merged(
@@ -49,15 +44,17 @@ def find_merged(
     """
     reads_as = reader_of(folder)
     with acting_as(reads_as):
-        path = next((each for each in _blobs(folder, size) if _begins(each, head)), None)
-    if path is None:
+        found = blobs_alike(folder, size, head)
+    if not found:
         raise NotInstalledError(
             f"The store {folder} has no weights that begin as those that the Hub lists.",
             "If it has those of an older commit, name that with --revision. With HF_HUB_OFFLINE=1 "
             "they are copied as they are, and compared with nothing of the Hub's.",
         )
     return {
-        shards[piece.shard].path: LocalFile(path, piece.target - piece.source, reads_as=reads_as)
+        shards[piece.shard].path: LocalFile(
+            found[0], piece.target - piece.source, reads_as=reads_as
+        )
         for piece in pieces
         if shards[piece.shard].sha256 is not None
     }
@@ -94,29 +91,3 @@ def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
     file = RemoteFile(path.name, size, digest.removeprefix("sha256:"))
     choice = Choice(target.repository, NO_COMMIT, quant, (file,), split=False, folder=folder)
     return choice, LocalFile(path, reads_as=reads_as)
-
-
-def _blobs(folder: Path, size: int) -> list[Path]:
-    """Return the files of a store that have this size."""
-    try:
-        names = list_names(folder / "blobs", MAX_SEEN)
-    except OSError:
-        return []
-    paths = (folder / "blobs" / name for name in names if name.startswith("sha256-"))
-    return [*islice((path for path in paths if _is_file(path, size)), _MAX_ALIKE)]
-
-
-def _is_file(path: Path, size: int) -> bool:
-    try:
-        found = path.stat()
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
-
-
-def _begins(path: Path, head: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(head)) == head
-    except OSError:
-        return False

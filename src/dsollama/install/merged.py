@@ -69,15 +69,24 @@ def require_merged(
     return digests
 
 
-def digest_file(path: Path, size: int, listener: Listener) -> str:
-    """Return the digest of a file of `size` bytes, in hex.
+def digest_merged(
+    path: Path, pieces: Sequence[Piece], heads: Mapping[int, bytes], size: int, listener: Listener
+) -> Digests:
+    """Digest a merged file, and each shard that it was made of.
+
+    Args:
+        path: the file.
+        pieces: where the shards are in it; none where only the whole counts.
+        heads: by the shard's number, what it has before its piece.
+        size: of the file, in bytes.
+        listener: hears of progress.
 
     Raises:
         OSError: it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return str(_digest(handle, (), {}, size, {}, listener).whole)
+        return _digest(handle, pieces, heads, size, {}, listener)
     finally:
         os.close(handle)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dsollama.catalog.models import CatalogModel, Target, resolve_target
-from dsollama.errors import ShardError, UnknownVariantError, UsageError
+from dsollama.errors import HubUnreachableError, ShardError, UnknownVariantError, UsageError
 from dsollama.events import Listener, StepStarted
 from dsollama.gguf.header import Header, Room, read_header
 from dsollama.gguf.loadable import architecture
@@ -23,7 +24,7 @@ from dsollama.install.consume import require_consumable, room_needed
 from dsollama.install.differences import settings_differences
 from dsollama.install.from_store import find_merged, find_unlisted
 from dsollama.install.naming import PlannedModel, name_models, require_places, spell_for_store
-from dsollama.install.recheck import require_header
+from dsollama.install.recheck import find_alike, require_header
 from dsollama.install.record import Record, resumable_bytes
 from dsollama.install.replacing import Replaced, find_replaced
 from dsollama.install.request import InstallRequest, Merger
@@ -221,6 +222,12 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         require_consumable(plan.shards, local)
     plan = with_disk(plan)
     require_header(plan, store)
+    if find_alike(plan, store) and not plan.resumed:
+        note = (
+            "the store has weights that begin as these: they are read first, and nothing is moved "
+            "if they are the same"
+        )
+        plan = replace(plan, notes=(*plan.notes, note))
     return replace(plan, replaces=replaced_in_store(plan, store))
 
 
@@ -325,7 +332,8 @@ def _choose(
         found, file = find_unlisted(target, request.from_store)
         return found, {found.files[0].path: file}
     listener(StepStarted("plan", f"asking {request.settings.endpoint}"))
-    choice = choose(target, request, store)
+    with _told_of_offline(request):
+        choice = choose(target, request, store)
     if request.from_store:
         return choice, {}
     local = {} if request.consume else find_in_cache(choice.repository, choice.files)
@@ -335,6 +343,17 @@ def _choose(
         local |= inside
         choice = replace(choice, notes=(*choice.notes, *notes))
     return choice, local
+
+
+@contextmanager
+def _told_of_offline(request: InstallRequest) -> Iterator[None]:
+    """Say how to do without the Hub, where the files are on this machine."""
+    try:
+        yield
+    except HubUnreachableError as error:
+        if request.from_store or request.from_dir:
+            error.hint += " HF_HUB_OFFLINE=1 takes the files as they are, compared with no digest."
+        raise
 
 
 def _unchecked_notes(
@@ -382,7 +401,7 @@ def _record(
     request: InstallRequest, target: Target, choice: Choice, stamps: tuple[str, ...]
 ) -> Record:
     return Record(
-        endpoint=request.settings.endpoint,
+        endpoint="" if choice.folder else request.settings.endpoint,
         repository=choice.repository,
         commit=choice.commit,
         quant=choice.quant,
@@ -456,9 +475,14 @@ def _key(endpoint: str, choice: Choice, merger: Merger) -> str:
 
 
 def _installed_digest(store: Store, plan: InstallPlan) -> str | None:
-    """Return the digest under which the ledger knows these very shards, if the blob is there."""
+    """Return the digest under which the ledger knows these very shards, if the blob is there.
+
+    Another store's blob that is here already is named by its own digest.
+    """
     if plan.unchecked:
-        return None
+        known = f"sha256:{plan.shards[0].sha256}"
+        copied = bool(plan.folder and plan.shards[0].sha256) and store.has_blob(known, plan.size)
+        return known if copied and store.ledger.read(known) else None
     for digest, entry in store.ledger.entries():
         if _is_of(plan, entry) and store.has_blob(digest, plan.size):
             return digest

@@ -16,9 +16,10 @@ from msgspec import structs
 
 from dsollama.errors import DamagedBlobError, StoreError
 from dsollama.events import Listener, StepStarted
-from dsollama.install.merged import digest_file
+from dsollama.install.merged import digest_merged
+from dsollama.store.alike import blobs_alike
 from dsollama.store.files import stamp_of, store_failures
-from dsollama.store.store import Store
+from dsollama.store.store import DIGEST, Store
 from dsollama.units import format_bytes
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def require_right(plan: InstallPlan, store: Store, listener: Listener) -> None:
             return
         size = format_bytes(plan.size)
         listener(StepStarted("digest", f"the weights that are in the store, {size}"))
-        found = digest_file(path, plan.size, listener)
-    if f"sha256:{found}" != digest:
+        found = digest_merged(path, (), {}, plan.size, listener)
+    if f"sha256:{found.whole}" != digest:
         raise damaged(plan, store, digest)
 
 
@@ -65,8 +66,7 @@ def require_header(plan: InstallPlan, store: Store) -> None:
     Raises:
         DamagedBlobError: it is not the model's header.
     """
-    digest = plan.installed
-    head = plan.layout.header if plan.layout else plan.headers[0].raw
+    digest, head = plan.installed, _head(plan)
     if digest is None:
         return
     try:
@@ -76,6 +76,19 @@ def require_header(plan: InstallPlan, store: Store) -> None:
         return  # the install tells it
     if not alike:
         raise damaged(plan, store, digest)
+
+
+def find_alike(plan: InstallPlan, store: Store) -> list[str]:
+    """Return the digests of blobs that may be the plan's weights, if digests can tell that."""
+    if plan.installed or plan.unchecked:
+        return []
+    found = blobs_alike(store.root, plan.size, _head(plan))
+    names = [path.name.replace("-", ":", 1) for path in found]
+    return [name for name in names if DIGEST.fullmatch(name)]
+
+
+def _head(plan: InstallPlan) -> bytes:
+    return plan.layout.header if plan.layout else plan.headers[0].raw
 
 
 def damaged(plan: InstallPlan, store: Store, digest: str) -> DamagedBlobError:

@@ -76,7 +76,7 @@ def adopt(
             # The ledger first: killed behind it, a rerun finds the blob and only registers it.
             known = store.ledger.read(merged.digest)
             names = known.names if known else ()  # the new ones come when they are given
-            store.ledger.write(merged.digest, _ledger_entry(plan, merged, names))
+            store.ledger.write(merged.digest, ledger_entry(plan, merged, names))
             with _registered(plan, store, merged.digest, lambda: None):
                 store.adopt_blob(merged.digest, file)
         clear_claims(staging)
@@ -216,7 +216,8 @@ def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
     )
 
 
-def _ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) -> Entry:
+def ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) -> Entry:
+    """Return what the ledger keeps of the merged file: where it came from, as far as is proved."""
     installed = datetime.now(UTC).isoformat(timespec="seconds")
     pieces = plan.layout.pieces if plan.layout else staged_pieces(plan)
     return Entry(

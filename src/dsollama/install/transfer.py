@@ -205,7 +205,9 @@ class Transfer:
                 f"Shard {number} of {self._shards} ({shard.path}) has the digest "
                 f"{found[:12]}... and should have {str(shard.sha256)[:12]}...",
                 "The other shards are kept. Run the same command again; if it stays, the upload "
-                "itself is damaged.",
+                "itself is damaged."
+                if shard.published
+                else "That store's file is damaged: `dsollama verify --store` there tells more.",
             )
         self._listener(Noted(instead))
         self._window.rewind(job.origin + job.piece.target)

@@ -130,11 +130,9 @@ class _Checker:
         if entry is None or not entry.unchecked:
             return ""
         where = "" if entry.listed else f", copied from {entry.folder or 'a folder'}"
+        read = f"the weights match what was installed{where}; " if not self._plan.quick else ""
         count = f"{len(entry.unchecked)} of {len(entry.sources)} files"
-        return (
-            f"the weights match what was installed{where}; {count} had no published digest to "
-            "compare with"
-        )
+        return f"{read}{count} had no published digest to compare with"
 
     def _path(self, blob: PlannedBlob) -> Path:
         return self._store.blob_path(blob.digest)

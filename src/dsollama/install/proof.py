@@ -1,0 +1,75 @@
+"""Weights that the store has, and of which nobody wrote down that they are the Hub's.
+
+Another dsollama's ledger may be lost, or they were copied from another store without the Hub. If
+they begin as the model does, they are read before 250 GB are downloaded: each shard's digest is
+computed from them and compared with the published one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from msgspec import structs
+
+from dsollama.events import Listener, Noted, StepStarted
+from dsollama.gguf.merge import Piece
+from dsollama.install.merged import digest_merged
+from dsollama.install.plan import InstallPlan, with_disk
+from dsollama.install.recheck import find_alike
+from dsollama.install.register import MergedFile, ledger_entry
+from dsollama.install.transfer import Digests
+from dsollama.store.files import stamp_of, store_failures
+from dsollama.store.store import Store
+from dsollama.units import format_bytes
+
+
+def prove(plan: InstallPlan, store: Store, listener: Listener) -> InstallPlan:
+    """Return the plan, with weights of the store `installed` if they are proved to be these.
+
+    Raises:
+        StoreError: they cannot be read, or the ledger cannot be written.
+    """
+    if plan.installed or plan.resumed:  # an earlier run has looked already
+        return plan
+    for digest in find_alike(plan, store):
+        path = store.blob_path(digest)
+        size = format_bytes(plan.size)
+        listener(StepStarted("digest", f"weights in the store that begin as these, {size}"))
+        with store_failures(path):
+            seen = stamp_of(path.stat())
+            found = digest_merged(path, _pieces(plan), _heads(plan), plan.size, listener)
+        if _is_right(plan, found) and f"sha256:{found.whole}" == digest:
+            _write_down(plan, store, digest, found, seen)
+            return with_disk(plan)
+        listener(Noted(f"{digest[7:19]} begins as these weights and is something else"))
+    return plan
+
+
+def _pieces(plan: InstallPlan) -> tuple[Piece, ...]:
+    return plan.layout.pieces if plan.layout else (Piece(0, 0, 0, plan.size),)
+
+
+def _heads(plan: InstallPlan) -> dict[int, bytes]:
+    """Return what each shard has before its piece; a single file is a piece from its first byte."""
+    if plan.layout is None:
+        return {0: b""}
+    return {index: header.raw for index, header in enumerate(plan.headers)}
+
+
+def _is_right(plan: InstallPlan, found: Digests) -> bool:
+    """Whether each shard has its published digest; one without tensors is its header."""
+    digests = {index: hashlib.sha256(head).hexdigest() for index, head in _heads(plan).items()}
+    pieces = zip(_pieces(plan), found.shards, strict=True)
+    digests |= {piece.shard: digest for piece, digest in pieces}
+    return [digests[index] for index in range(len(plan.shards))] == [
+        shard.sha256 for shard in plan.shards
+    ]
+
+
+def _write_down(plan: InstallPlan, store: Store, digest: str, found: Digests, seen: str) -> None:
+    with store.changing():
+        known = store.ledger.read(digest)
+        names = known.names if known else ()
+        merged = MergedFile(digest, found.prefixes, 0, 0, {})
+        entry = ledger_entry(plan, merged, names)
+        store.ledger.write(digest, structs.replace(entry, seen=seen))
