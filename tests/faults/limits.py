@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import hostile_stores
 from dsollama.gguf import encode as gg
+from dsollama.store.files import remove_if_empty
+from dsollama.store.store import Store
 from faults.scene import Scene, case
 from lockless import without_locks
 
@@ -45,6 +50,93 @@ def no_lock_service(scene: Scene) -> Iterator[None]:
 def no_locks_supported(scene: Scene) -> Iterator[None]:
     scene.prefix = without_locks(errno.EOPNOTSUPP)
     yield
+
+
+LITTERED = "A store filled to do harm"
+LIBRARY = "manifests/registry.ollama.ai/library"
+TIB = 2**40
+
+
+@case(LITTERED, "manifests of 16 MB, of all shapes")
+def manifests_of_16_mb(scene: Scene) -> Iterator[None]:
+    with _filled(scene, hostile_stores.large_manifests):
+        yield
+
+
+@case(LITTERED, "a file of 1 TiB without a byte on the disk has the name", exits=2,
+      says="which weights it has cannot be told")  # fmt: skip
+def sparse_manifest(scene: Scene) -> Iterator[None]:
+    path = scene.store / LIBRARY / "deepseek-v3.1-terminus" / "UD-Q2_K_XL"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.truncate(path, TIB)
+    # `scene.files` would read it all.
+    moved = scene.tmp / "aside"
+    scene.files, files = (dict), scene.files  # type: ignore[method-assign]
+    yield
+    scene.files = files  # type: ignore[method-assign]
+    path.rename(moved)
+    path.parent.rmdir()
+
+
+@case(LITTERED, "ledger entries of 16 MB and of 4 MB")
+def large_ledger(scene: Scene) -> Iterator[None]:
+    with _filled(scene, hostile_stores.large_ledger):
+        yield
+
+
+@case(LITTERED, "records and journals of stopped installs and removals, of 16 MB and of 4 MB")
+def large_records(scene: Scene) -> Iterator[None]:
+    with _filled(scene, hostile_stores.large_records):
+        yield
+
+
+@case(LITTERED, "2,000 folders of stopped installs")
+def stopped_installs(scene: Scene) -> Iterator[None]:
+    def fill(store: Store) -> None:
+        for number in range(2_000):
+            record = hostile_stores.RECORD | {"quant": "Q9_K", "commit": f"{number:040x}"}
+            hostile_stores.stopped_install(store, f"{number:016x}", json.dumps(record).encode())
+
+    with _filled(scene, fill):
+        yield
+
+
+@case(LITTERED, "pipes without a writer where temporary files go")
+def pipes(scene: Scene) -> Iterator[None]:
+    def fill(store: Store) -> None:
+        for name in ("1-2", "0" * 64 + ".json"):
+            (store.own / "tmp").mkdir(parents=True, exist_ok=True)
+            os.mkfifo(store.own / "tmp" / name)
+
+    with _filled(scene, fill):
+        yield
+
+
+@case(LITTERED, "20,000 small files where temporary files go")
+def small_files(scene: Scene) -> Iterator[None]:
+    def fill(store: Store) -> None:
+        (store.own / "tmp").mkdir(parents=True, exist_ok=True)
+        for number in range(20_000):
+            (store.own / "tmp" / f"{number}").touch()
+
+    with _filled(scene, fill):
+        yield
+
+
+@contextmanager
+def _filled(scene: Scene, fill: Callable[[Store], None]) -> Iterator[None]:
+    """Fill the store, and take away in the end what was put there, but for what dsollama took."""
+    store = Store(scene.store)
+    before = set(scene.store.rglob("*"))
+    fill(store)
+    added = set(scene.store.rglob("*")) - before
+    yield
+    for path in sorted(added, reverse=True):
+        if path.is_dir():
+            remove_if_empty(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _text(key: str, value: bytes) -> bytes:
