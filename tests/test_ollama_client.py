@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
+import respx
 
 from dsollama.errors import (
     DsollamaError,
@@ -62,6 +64,19 @@ def test_a_next_line_in_an_answer_is_a_part_of_it() -> None:
     with rogue(answers(json.dumps(line, ensure_ascii=False).encode())) as server:
         (part,) = connect(server.host).chat("x", messages=[], stream=True)
     assert part.message.content == content
+
+
+def test_nothing_is_sent_by_httpx_itself() -> None:
+    """httpx has no bounds: respx would catch whatever its own transport were to send."""
+    with (
+        rogue(answers_json({"models": []})) as server,
+        respx.mock(assert_all_called=False) as caught,
+    ):
+        route = caught.route().mock(return_value=httpx.Response(200, json={"models": []}))
+        assert connect(server.host).list().models == []
+        assert not route.called
+        httpx.get(server.address)
+        assert route.called
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dsollama.demo.loopback_hub import Fault
-from dsollama.errors import TransferError
+from dsollama.errors import OllamaRefusedError
 from dsollama.ollama.client import connect
 from dsollama.ollama.names import listed_names
 from dsollama.ollama.server import Server
@@ -44,6 +44,6 @@ def test_questions_to_an_ollama_pass_over_them(before: bytes) -> None:
 def test_hints_without_an_end_are_told() -> None:
     with (
         rogue(lambda visit: visit.forever(HINT)) as server,
-        pytest.raises(TransferError, match="1xx"),
+        pytest.raises(OllamaRefusedError, match="1xx"),
     ):
         Server(server.address).version()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,15 +9,10 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from dsollama.errors import TransferError
 from dsollama.limits import limit_error
+from dsollama.net.interim import FinalResponse
 from dsollama.net.proxies import proxy_for
 from dsollama.net.tls import certificate_error, tls_context
-
-MAX_INTERIM = 32
-"""Answers with 1xx before the one that counts; a server sends one or two."""
-
-_SWITCHING = 101
 
 
 def new_session() -> requests.Session:
@@ -79,19 +73,6 @@ class _Adapter(HTTPAdapter):
 
 @cache
 def _passing_interim(connection: Any) -> Any:
-    if connection.response_class is _Response:
+    if connection.response_class is FinalResponse:
         return connection
-    return type(connection.__name__, (connection,), {"response_class": _Response})
-
-
-class _Response(http.client.HTTPResponse):
-    """Passes over every answer with 1xx, such as 103 Early Hints; http.client only over 100."""
-
-    def begin(self) -> None:
-        """Read the head of the answer that counts."""
-        for _ in range(MAX_INTERIM):
-            super().begin()
-            if self.status == _SWITCHING or not 100 <= self.status < 200:  # noqa: PLR2004
-                return
-            self.headers = self.msg = None  # type: ignore[assignment] # or nothing more is read
-        raise TransferError("The server answers without an end, and says nothing (HTTP 1xx).")
+    return type(connection.__name__, (connection,), {"response_class": FinalResponse})

@@ -16,7 +16,12 @@ from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from dsollama.errors import OllamaRefusedError, OllamaSilentError, OllamaUnreachableError
+from dsollama.errors import (
+    OllamaRefusedError,
+    OllamaSilentError,
+    OllamaUnreachableError,
+    TransferError,
+)
 from dsollama.net.tls import certificate_error, tls_context
 from dsollama.ollama.wire import (
     BUFFER_BYTES,
@@ -251,6 +256,8 @@ def _sent(peer: Peer, connection: BoundedConnection, wanted: Question, prefix: s
         return connection.getresponse()
     except (WireError, HTTPException) as error:
         raise peer.failure(broken or error) from error
+    except TransferError as error:
+        raise peer.no_server("it only announces an answer, without an end (HTTP 1xx)") from error
 
 
 def _require_plain(peer: Peer, response: HTTPResponse) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from http.client import HTTPConnection
 
+from dsollama.net.interim import FinalResponse
 from dsollama.units import format_bytes, format_duration
 from dsollama.waiting import within
 
@@ -164,6 +165,8 @@ class _Received(io.RawIOBase):
 
 class BoundedConnection(HTTPConnection):
     """An HTTP connection whose socket is bounded."""
+
+    response_class = FinalResponse
 
     def __init__(self, host: str, port: int, bounded: BoundedSocket) -> None:
         """Be connected already."""
