@@ -20,7 +20,7 @@ def run() -> NoReturn:
         _end(InterruptedByUserError("Stopped."))
     except DsollamaError as error:
         _end(error)
-    except (MemoryError, ImportError, OSError) as error:
+    except (MemoryError, SystemError, ImportError, OSError) as error:
         limit = limits.limit_error(error)
         if limit is None:
             raise

@@ -20,23 +20,30 @@ from dsollama.errors import LimitError, causes
 FEWEST_FILES = 24
 """That must be free to be opened: an install has up to 20 open besides its connections."""
 
+FEWEST_ADDRESSES = 128 * 2**20
+"""Bytes that must be free to be addressed. With 30 MiB CPython 3.11 was seen to spin for ever."""
+
 WANTED_FILES = 1024
 _ARENA_MAX = -8
 """mallopt(3): M_ARENA_MAX."""
 
 _THREAD = "can't start new thread"
+_ALLOCATE = "allocate memory"
 _UNLIMITED = resource.RLIM_INFINITY
 _OWN_FILES = Path("/proc/self/fd")
+_OWN_SIZES = Path("/proc/self/statm")
 
 
 def prepare() -> None:
     """Make the most of the limits of this process; called once, at its start.
 
     Raises:
-        LimitError: it may open too few files.
+        LimitError: it may open too few files, or address too little memory.
     """
     _raise_files()
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != _UNLIMITED:
+    if _addresses() != _UNLIMITED:
+        if _addresses() - _used_addresses() < FEWEST_ADDRESSES:
+            raise _memory()
         _share_arenas()
     if _free_files() < FEWEST_FILES:
         raise _files()
@@ -74,9 +81,11 @@ def limit_error(error: BaseException) -> LimitError | None:
 def _limit(error: BaseException) -> LimitError | None:
     number = error.errno if isinstance(error, OSError) else None
     said = str(error) if isinstance(error, RuntimeError | ImportError) else ""
+    # A SystemError comes from C code of CPython that forgot to say MemoryError.
+    forgot = isinstance(error, SystemError) and _addresses() != _UNLIMITED
     if isinstance(error, LimitError):
         return error
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or "allocate memory" in said:
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or _ALLOCATE in said or forgot:
         return _memory()
     if number == errno.EMFILE:
         return _files()
@@ -90,8 +99,21 @@ def _limit(error: BaseException) -> LimitError | None:
     return None
 
 
+def _addresses() -> int:
+    """Return how many bytes of addresses this process may have."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0]
+
+
+def _used_addresses() -> int:
+    """Return how many bytes of addresses this process has; 0 where the system does not say."""
+    try:
+        return int(_OWN_SIZES.read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
 def _memory() -> LimitError:
-    size = resource.getrlimit(resource.RLIMIT_AS)[0]
+    size = _addresses()
     if size == _UNLIMITED:
         return LimitError(
             "There is not enough memory.",
