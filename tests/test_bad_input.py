@@ -53,11 +53,13 @@ def no_gguf(bench: Bench) -> None:
 
 
 def corrupt_shard(bench: Bench) -> None:
-    """The listing's digest is right, the bytes that come are not."""
+    """The listing's digest is right, the bytes that come are not.
+
+    It is the digest of other bytes than the installed ones: those would be taken instead.
+    """
+    damaged(bench, lambda data: data[:-5000] + b"x" + data[-4999:], shard=1)
     path = bench.shards[1]
-    data = bytearray(path.read_bytes())
-    data[-5000] ^= 0xFF
-    path.write_bytes(data)
+    path.write_bytes(path.read_bytes()[:-5000] + b"y" + path.read_bytes()[-4999:])
 
 
 def lfs_pointer(bench: Bench) -> None:
@@ -184,7 +186,7 @@ def test_a_disk_too_small_is_said_before_the_first_byte(
 
 def test_a_real_small_disk_refuses_before_the_first_byte(bench: Bench) -> None:
     bench.store.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(bench.store)]
+    mount = ["mount", "-t", "tmpfs", "-o", "mode=755,size=4m", "tmpfs", str(bench.store)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small tmpfs here")
     try:
@@ -198,7 +200,7 @@ def test_a_real_small_disk_refuses_before_the_first_byte(bench: Bench) -> None:
 
 def test_a_store_that_is_read_only_is_said(bench: Bench) -> None:
     bench.store.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=64m", "tmpfs", str(bench.store)]
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,mode=755,size=64m", "tmpfs", str(bench.store)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a read-only tmpfs here")
     try:
