@@ -130,7 +130,7 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
     install, server = plan.install, Blobs(plan.address)
     server.version()
     moved, copied, registered = 0, 0, plan.registered
-    with _interruptible(), uploading(Store(install.store)) as alone:
+    with _interruptible(), _told_of_staging(install), uploading(Store(install.store)) as alone:
         if registered is None:
             made = _make_merged(install, listener, connections)
             moved, copied = made.moved, made.copied
@@ -198,9 +198,15 @@ def _replaced(install: InstallPlan, server: Blobs, known: Collection[str]) -> tu
 
 def _make_merged(install: InstallPlan, listener: Listener, connections: int) -> Installed:
     """Make the merged file as a blob of the staging folder, which no name uses."""
+    return execute(replace(install, models=()), _without_register(listener), connections)
+
+
+@contextmanager
+def _told_of_staging(install: InstallPlan) -> Iterator[None]:
+    """Say what helps where the folder is no store's: another one for the merged file."""
     try:
-        return execute(replace(install, models=()), _without_register(listener), connections)
-    except (NotEnoughDiskError, StoreNotWritableError) as error:  # of this folder, not of a store
+        yield
+    except (NotEnoughDiskError, StoreNotWritableError) as error:
         error.hint = f"The merged file waits in {install.store}: give --staging another folder."
         raise
 
