@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.scene import Scene, case, is_root
+from dsollama.demo.loopback_hub import Fault
+from faults.scene import SILENCE, Scene, case, download, is_root
 
 OWNERS = "Another user's store"
 OWNER, GROUP = 4321, 4322
@@ -75,6 +76,9 @@ def merged_is_roots(scene: Scene) -> Iterator[None]:
 
 @case(OWNERS, "a pipe is where the journal is written", exits=5, says="it is not a regular file")
 def journal_is_a_pipe(scene: Scene) -> Iterator[None]:
+    """The CDN falls silent, so that as much has come by then on a busy machine as on another."""
+    scene.environment |= SILENCE
+    scene.on(download, Fault(stall_after=2**16))
     staging = _staging(scene)
     os.mkfifo(staging / "journal.json.new")
     os.chown(staging / "journal.json.new", OWNER, GROUP)

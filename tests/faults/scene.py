@@ -300,6 +300,11 @@ def cdn(request: Request) -> bool:
     return request.server == "cdn"
 
 
+def download(request: Request) -> bool:
+    """A request for bytes of a shard behind its header."""
+    return cdn(request) and _start(request) > 0
+
+
 def download_2(request: Request) -> bool:
     """A request for bytes of shard 2 behind its header; shard 1 has come by then."""
     return cdn(request) and SHARD_2 in request.path and _start(request) > 0
