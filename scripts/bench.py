@@ -37,10 +37,10 @@ from typing import Self
 import psutil
 
 from dsollama.catalog.models import DEFAULT_MODEL, find_model
-from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
-from dsollama.demo.tiny_model import WIDTH, tiny_model, write_shards
 from dsollama.ollama.private import find_ollama, free_port, private_environment, private_ollama
 from dsollama.resources import read_template
+from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
+from dsollama.testing.tiny_model import WIDTH, tiny_model, write_shards
 
 SHARDS = 9
 LAYERS = 28

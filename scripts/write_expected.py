@@ -1,4 +1,4 @@
-"""Write src/dsollama/verify/expected.json from the reference of the tests. A test compares."""
+"""Write src/dsollama/prompts/expected.json from the reference of the tests. A test compares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from conformance import conversations as said  # noqa: E402
 from conformance import reference  # noqa: E402
 
-FILE = ROOT / "src" / "dsollama" / "verify" / "expected.json"
+FILE = ROOT / "src" / "dsollama" / "prompts" / "expected.json"
 PLAIN = (
     "a question", "a system prompt", "two system prompts", "a late system prompt", "two turns",
     "three turns", "a thought in the history", "two ends of thought", "newlines around a thought",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsollama.catalog.models import load_catalog
-from dsollama.modelfile.variants import catalog_modelfile, choose_variants
+from dsollama.templates.variants import catalog_modelfile, choose_variants
 
 FOLDER = Path(__file__).parents[1] / "modelfiles"
 

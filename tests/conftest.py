@@ -14,8 +14,6 @@ from typing import NoReturn
 
 import pytest
 
-from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
-from dsollama.demo.tiny_model import TinyModel, tiny_model, write_gguf, write_shards
 from dsollama.errors import ProgramMissingError
 from dsollama.events import Event
 from dsollama.install.execute import Installed, execute
@@ -30,6 +28,8 @@ from dsollama.ollama.private import (
 )
 from dsollama.resources import read_template
 from dsollama.settings import Settings
+from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
+from dsollama.testing.tiny_model import TinyModel, tiny_model, write_gguf, write_shards
 
 ROOT = Path(__file__).parents[1]
 TERMINUS = "unsloth/DeepSeek-V3.1-Terminus-GGUF"

@@ -7,8 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from dsollama.manifest.names import parse_name
 from dsollama.store.ledger import Entry, Source, Span
-from dsollama.store.names import parse_name
 from dsollama.store.store import Store
 
 WEIGHTS = "application/vnd.ollama.image.model"

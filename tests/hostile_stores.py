@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dsollama.gguf import encode as gg
-from dsollama.modelfile.layers import CONFIG, MODEL, PARAMS, SYSTEM, TEMPLATE
-from dsollama.store.manifest import MAX_MANIFEST_BYTES
-from dsollama.store.names import parse_name
+from dsollama.manifest.layers import CONFIG, MODEL, PARAMS, SYSTEM, TEMPLATE
+from dsollama.manifest.manifest import MAX_MANIFEST_BYTES
+from dsollama.manifest.names import parse_name
 from dsollama.store.store import Store
 from handmade import HEX, digest_of, ledger_entry, manifest, put, put_blob, put_ours
 

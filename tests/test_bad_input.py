@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import Fault, HubRepository
+from dsollama.testing.loopback_hub import Fault, HubRepository
 
 from conftest import Bench, make_repository
 

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 import requests
 
-from dsollama.demo.loopback_hub import Fault, HubRepository, LoopbackHub, Request
-from dsollama.demo.tiny_model import ANSWER_TEXT, tiny_model, write_gguf
 from dsollama.install import execute as execute_module
+from dsollama.manifest.names import parse_name
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template
-from dsollama.store.names import parse_name
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import Fault, HubRepository, LoopbackHub, Request
+from dsollama.testing.tiny_model import ANSWER_TEXT, tiny_model, write_gguf
 
 from conftest import Bench
 

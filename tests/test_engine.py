@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import requests
 
-from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
-from dsollama.modelfile.text import Instruction, parse_modelfile, write_modelfile
+from dsollama.manifest.modelfile_text import Instruction, parse_modelfile, write_modelfile
+from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
 
 from conftest import TERMINUS, Engine
 

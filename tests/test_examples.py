@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
+from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
 
 from conftest import ROOT, Bench, Engine
 

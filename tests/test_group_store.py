@@ -17,8 +17,8 @@ from pathlib import Path
 import ollama
 import pytest
 
-from dsollama.demo.loopback_hub import Fault, LoopbackHub
 from dsollama.ollama.private import free_port, private_environment, private_ollama
+from dsollama.testing.loopback_hub import Fault, LoopbackHub
 from faults.scene import download_3
 
 from conftest import TERMINUS, Bench, make_repository, public_folder

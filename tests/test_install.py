@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import Fault, HubRepository, LoopbackHub, Request
 from dsollama.errors import CorruptShardError, InterruptedByUserError, StoreBusyError
 from dsollama.events import BytesMoved, Event, Noted, ShardVerified
 from dsollama.install.execute import execute
-from dsollama.install.journal import claimed_bytes
 from dsollama.install.request import Merger
-from dsollama.store.names import parse_name
+from dsollama.manifest.names import parse_name
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import Fault, HubRepository, LoopbackHub, Request
+from dsollama.transfer.journal import claimed_bytes
 
 from conftest import STEM, TERMINUS, Bench, make_repository
 

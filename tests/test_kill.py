@@ -25,11 +25,11 @@ import requests
 from typer.testing import CliRunner
 
 from dsollama.cli.app import app
-from dsollama.demo.loopback_hub import LoopbackHub
-from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT, tiny_model, write_shards
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import LoopbackHub
+from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT, tiny_model, write_shards
 
 from conftest import STEM, TERMINUS, Bench, make_repository
 

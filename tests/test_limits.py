@@ -14,8 +14,8 @@ import pytest
 
 from dsollama import limits
 from dsollama.errors import LimitError
-from dsollama.install.arrivals import Arrivals
-from dsollama.install.segments import Segment
+from dsollama.transfer.arrivals import Arrivals
+from dsollama.transfer.segments import Segment
 
 from conftest import Bench
 

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 import requests
 
-from dsollama.demo.loopback_hub import LoopbackHub
-from dsollama.demo.tiny_model import tiny_model, write_shards
 from dsollama.errors import InterruptedByUserError, InvalidNameError, NameTakenError
 from dsollama.install import via_api
 from dsollama.install.plan import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.install.via_api import execute_api, plan_api
+from dsollama.manifest.names import parse_name
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.ollama.upload import Blobs
 from dsollama.resources import read_template
 from dsollama.settings import Settings
-from dsollama.store.names import parse_name
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import LoopbackHub
+from dsollama.testing.tiny_model import tiny_model, write_shards
 
 from conftest import STEM, TERMINUS, Bench, make_repository
 

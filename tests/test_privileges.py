@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.errors import StoreNotWritableError
 from dsollama.ollama.names import listed_names
 from dsollama.ollama.server import Server
 from dsollama.privileges import CALLER, acting, acting_as, acting_as_owner, as_caller, owner_of
+from dsollama.testing.loopback_hub import LoopbackHub
 
 from conftest import TERMINUS, Bench, make_repository, public_folder
 

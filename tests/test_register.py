@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import LoopbackHub
-from dsollama.demo.tiny_model import tiny_model, write_gguf
 from dsollama.install.execute import execute
 from dsollama.install.plan import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.manifest.names import parse_name
 from dsollama.resources import read_template
 from dsollama.settings import Settings
-from dsollama.store.names import parse_name
 from dsollama.store.registering import RECORD
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import LoopbackHub
+from dsollama.testing.tiny_model import tiny_model, write_gguf
 from forks import Forks, forks
 
 from conftest import TERMINUS, Bench, make_repository

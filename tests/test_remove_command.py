@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
 from dsollama.errors import InterruptedByUserError
 from dsollama.events import Event, ShardVerified
 from dsollama.install.execute import execute
 from dsollama.ollama.private import free_port, private_ollama
 from dsollama.store.store import Store
+from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
 from handmade import WEIGHTS, manifest, put, put_blob, put_ours, tree
 
 from conftest import Bench, Engine

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.tiny_model import tiny_model, write_shards
 from dsollama.errors import InterruptedByUserError, UsageError
 from dsollama.events import Event, ShardVerified
 from dsollama.install.execute import execute
 from dsollama.install.record import stopped_installs
 from dsollama.resources import read_template
 from dsollama.store.store import Store
+from dsollama.testing.tiny_model import tiny_model, write_shards
 
 from conftest import STEM, TERMINUS, Bench, make_repository
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import LoopbackHub
-from dsollama.demo.tiny_model import tiny_model, write_shards
 from dsollama.errors import (
     CorruptShardError,
     HubOfflineError,
@@ -29,13 +27,15 @@ from dsollama.errors import (
 )
 from dsollama.events import Event, ShardVerified
 from dsollama.install.execute import Installed, execute
-from dsollama.install.journal import claimed_bytes
 from dsollama.install.plan import make_plan, with_disk
 from dsollama.install.request import InstallRequest
 from dsollama.resources import read_template
 from dsollama.store.finding import Sweep
 from dsollama.store.garbage import find_garbage
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import LoopbackHub
+from dsollama.testing.tiny_model import tiny_model, write_shards
+from dsollama.transfer.journal import claimed_bytes
 
 from conftest import STEM, TERMINUS, Bench, make_repository
 

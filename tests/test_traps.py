@@ -28,9 +28,9 @@ import pytest
 import typer.main
 
 from dsollama.cli.app import app
-from dsollama.demo.loopback_hub import Fault, HubRepository, LoopbackHub, Request
-from dsollama.demo.tiny_model import TinyModel, TinyTensor, write_shards
 from dsollama.gguf import encode as gg
+from dsollama.testing.loopback_hub import Fault, HubRepository, LoopbackHub, Request
+from dsollama.testing.tiny_model import TinyModel, TinyTensor, write_shards
 from traps.laid import FOLDERS, KINDS, MARK, OWNER, ROTATED, SETS, Roots, Trap, groups, lay
 
 from conftest import ROOT, TERMINUS, public_folder

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
+from dsollama.check.check import check
+from dsollama.check.plan import plan_check
 from dsollama.errors import DsollamaError, InterruptedByUserError
 from dsollama.events import Event, ShardVerified
 from dsollama.install.execute import Installed, execute
 from dsollama.install.request import Merger
 from dsollama.store.store import Store
-from dsollama.verify.check import check
-from dsollama.verify.plan import plan_check
+from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
 
 from conftest import TERMINUS, Bench, make_repository
 

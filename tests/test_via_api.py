@@ -25,7 +25,6 @@ from typing import Any, Self
 import pytest
 import requests
 
-from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
 from dsollama.errors import (
     DsollamaError,
     InterruptedByUserError,
@@ -47,8 +46,9 @@ from dsollama.ollama import handover
 from dsollama.ollama.address import is_this_machine, server_address
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.ollama.upload import Blobs
+from dsollama.prompts.verify import verify_prompts
 from dsollama.settings import Settings
-from dsollama.verify.prompts import verify_prompts
+from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT
 
 from conftest import Bench
 

@@ -13,8 +13,14 @@ import requests
 
 from conformance import conversations as said
 from dsollama.catalog.models import find_model
-from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
-from dsollama.demo.tiny_model import (
+from dsollama.install.execute import execute
+from dsollama.install.plan import make_plan
+from dsollama.install.request import InstallRequest
+from dsollama.ollama.private import free_port, private_environment, private_ollama
+from dsollama.resources import read_template
+from dsollama.settings import Settings
+from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
+from dsollama.testing.tiny_model import (
     ANSWER,
     ANSWER_TEXT,
     END_THINK,
@@ -27,12 +33,6 @@ from dsollama.demo.tiny_model import (
     tiny_model,
     write_gguf,
 )
-from dsollama.install.execute import execute
-from dsollama.install.plan import make_plan
-from dsollama.install.request import InstallRequest
-from dsollama.ollama.private import free_port, private_environment, private_ollama
-from dsollama.resources import read_template
-from dsollama.settings import Settings
 
 pytestmark = pytest.mark.engines
 

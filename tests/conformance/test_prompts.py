@@ -23,17 +23,17 @@ from hypothesis import strategies as st
 from conformance import conversations as said
 from conformance import reference
 from dsollama.catalog.models import find_model
-from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
-from dsollama.demo.tiny_model import BOS, tiny_model, write_gguf
 from dsollama.install.execute import execute
 from dsollama.install.plan import make_plan
 from dsollama.install.request import InstallRequest
-from dsollama.modelfile.variants import VARIANTS, go_template
 from dsollama.ollama.private import free_port, private_environment, private_ollama
+from dsollama.prompts.engines import Engine
+from dsollama.prompts.render import render as render_by
 from dsollama.resources import read_template
 from dsollama.settings import Settings
-from dsollama.verify.engines import Engine
-from dsollama.verify.render import render as render_by
+from dsollama.templates.variants import VARIANTS, go_template
+from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
+from dsollama.testing.tiny_model import BOS, tiny_model, write_gguf
 
 from conftest import ROOT, TERMINUS, without_engine
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from dsollama.modelfile.variants import VARIANTS, go_template
 from dsollama.ollama.private import free_port, private_ollama
 from dsollama.ollama.shapes import Shown
-from dsollama.verify import prompts as prompts_module
+from dsollama.prompts import verify as prompts_module
+from dsollama.templates.variants import VARIANTS, go_template
 
 from conftest import ROOT, Engine
 

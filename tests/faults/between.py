@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dsollama.demo.loopback_hub import Fault
+from dsollama.testing.loopback_hub import Fault
 from faults.scene import Scene, case, download_3
 
 BETWEEN = "Between two runs"

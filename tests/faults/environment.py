@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from dsollama.demo.loopback_hub import Fault
+from dsollama.testing.loopback_hub import Fault
 from faults import disk
 from faults.scene import Scene, case, cdn, is_root, listing
 from socks_server import socks_proxy

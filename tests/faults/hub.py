@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 
-from dsollama.demo.loopback_hub import Fault
+from dsollama.testing.loopback_hub import Fault
 from faults import wire
 from faults.scene import SHARD_2, SILENCE, Scene, case, download_2, listing, resolve_2_again
 

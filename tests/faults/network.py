@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 
-from dsollama.demo.loopback_hub import Fault, Request
+from dsollama.testing.loopback_hub import Fault, Request
 from faults import wire
 from faults.scene import (
     SILENCE,

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import BinaryIO
 
-from dsollama.demo.loopback_hub import Fault, Request
+from dsollama.testing.loopback_hub import Fault, Request
 
 from conftest import STEM, Bench
 

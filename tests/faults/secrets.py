@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from dsollama.demo.loopback_hub import Fault, LoopbackHub, Request
+from dsollama.testing.loopback_hub import Fault, LoopbackHub, Request
 from faults import wire
 from faults.scene import TOKEN, Scene, Where, case, cdn, download_2, listing, resolve
 

@@ -17,18 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import LoopbackHub
-from dsollama.demo.tiny_model import tiny_model, write_shards
+from dsollama.check.check import check
+from dsollama.check.plan import plan_check
 from dsollama.gguf.shards import shard_file_name
 from dsollama.gguf.split_program import merge
 from dsollama.install.execute import execute
-from dsollama.install.journal import claimed_bytes
 from dsollama.install.plan import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.resources import read_template
 from dsollama.settings import Settings
-from dsollama.verify.check import check
-from dsollama.verify.plan import plan_check
+from dsollama.testing.loopback_hub import LoopbackHub
+from dsollama.testing.tiny_model import tiny_model, write_shards
+from dsollama.transfer.journal import claimed_bytes
 from faults import (
     between,
     disk,

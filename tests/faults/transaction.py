@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dsollama.demo.loopback_hub import Fault
 from dsollama.ollama.private import free_port, private_environment
+from dsollama.testing.loopback_hub import Fault
 from faults.between import BETWEEN, STOPS
 from faults.scene import RUN_SECONDS, Scene, case, download_3
 

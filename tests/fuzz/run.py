@@ -38,7 +38,7 @@ SECONDS = 5
 
 MAX_BYTES = {"gguf": 16384, "journal": 8192, "ledger": 8192, "manifest": 8192, "modelfile": 4096}
 CORES = 2
-_INSTRUMENTED = ["dsollama.gguf", "dsollama.install", "dsollama.store", "dsollama.modelfile"]
+_INSTRUMENTED = ["dsollama.gguf", "dsollama.manifest", "dsollama.store", "dsollama.transfer"]
 _INSTRUMENTED += ["dsollama.cli.models", "json"]
 
 

@@ -14,10 +14,8 @@ sys.path[:0] = [str(HERE.parent)]
 import msgspec  # noqa: E402
 
 from dsollama.catalog.models import find_model  # noqa: E402
-from dsollama.demo.tiny_model import tiny_model, write_gguf, write_shards  # noqa: E402
 from dsollama.gguf.header import parse_header  # noqa: E402
-from dsollama.install import journal  # noqa: E402
-from dsollama.modelfile.layers import (  # noqa: E402
+from dsollama.manifest.layers import (  # noqa: E402
     MODEL,
     ModelFacts,
     config_layer,
@@ -25,8 +23,10 @@ from dsollama.modelfile.layers import (  # noqa: E402
     manifest_bytes,
     small_layers,
 )
-from dsollama.modelfile.variants import catalog_modelfile, choose_variants  # noqa: E402
 from dsollama.store.ledger import Entry, Source, Span  # noqa: E402
+from dsollama.templates.variants import catalog_modelfile, choose_variants  # noqa: E402
+from dsollama.testing.tiny_model import tiny_model, write_gguf, write_shards  # noqa: E402
+from dsollama.transfer import journal  # noqa: E402
 from fuzz.targets import DIGESTS, SEPARATOR  # noqa: E402
 
 

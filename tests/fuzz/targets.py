@@ -24,11 +24,11 @@ from dsollama.errors import (
 )
 from dsollama.gguf.header import MAX_HEADER_BYTES, Header, NeedMoreBytesError, parse_header
 from dsollama.gguf.merge import MergedLayout, merge_layout
-from dsollama.install import journal
-from dsollama.modelfile.text import parse_modelfile, write_modelfile
+from dsollama.manifest.modelfile_text import parse_modelfile, write_modelfile
+from dsollama.manifest.names import ModelName
 from dsollama.store.ledger import Entry as LedgerEntry
-from dsollama.store.names import ModelName
 from dsollama.store.store import Store
+from dsollama.transfer import journal
 
 SEPARATOR = b"\xf5NEXT\xf5"
 """Between the files of one input."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.install.journal import MAX_JOURNAL_BYTES
-from dsollama.modelfile.text import MAX_MODELFILE
+from dsollama.manifest.modelfile_text import MAX_MODELFILE
 from dsollama.store.ledger import MAX_ENTRY_BYTES
+from dsollama.transfer.journal import MAX_JOURNAL_BYTES
 from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"

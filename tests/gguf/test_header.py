@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsollama.demo.tiny_model import tiny_model, write_gguf, write_shards
 from dsollama.errors import DsollamaError, MalformedGgufError, NotGgufError, ShardError
 from dsollama.gguf import encode as gg
 from dsollama.gguf import header as gh
 from dsollama.gguf.header import Header, NeedMoreBytesError, Room, parse_header
+from dsollama.testing.tiny_model import tiny_model, write_gguf, write_shards
 
 from conftest import ROOT, without_engine
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import HubRepository
+from dsollama.check.check import check
+from dsollama.check.plan import plan_check
 from dsollama.errors import DsollamaError, MalformedGgufError
 from dsollama.gguf import encode as gg
 from dsollama.gguf.header import MAX_KEY_BYTES, parse_header
 from dsollama.gguf.loadable import ARCHITECTURE, architecture
-from dsollama.modelfile.layers import MODEL
-from dsollama.store.names import parse_name
+from dsollama.manifest.layers import MODEL
+from dsollama.manifest.names import parse_name
 from dsollama.store.store import Store
-from dsollama.verify.check import check
-from dsollama.verify.plan import plan_check
+from dsollama.testing.loopback_hub import HubRepository
 from handmade import WEIGHTS, manifest, put, put_blob
 
 from conftest import Bench

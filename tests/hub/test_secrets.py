@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from dsollama.demo.loopback_hub import Fault, LoopbackHub, Request
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import Fault, LoopbackHub, Request
 
 from conftest import TERMINUS, Bench, make_repository
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dsollama.demo.loopback_hub import Fault
 from dsollama.errors import TransferError
 from dsollama.events import Noted
 from dsollama.hub import ranges
 from dsollama.hub.ranges import RangeReader
 from dsollama.settings import Patience
+from dsollama.testing.loopback_hub import Fault
 
 from conftest import TERMINUS, Bench
 

@@ -69,7 +69,7 @@ def test_a_stop_longer_than_a_download_is_waited_for_ends_nothing(
         broken.set()
         wire.reset(handler)  # type: ignore[arg-type]
 
-    from dsollama.demo.loopback_hub import Fault, Request
+    from dsollama.testing.loopback_hub import Fault, Request
 
     def meet(request: Request) -> Fault | None:
         late = "bytes=0-" not in request.headers.get("Range", "")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dsollama.check.check import check
+from dsollama.check.plan import plan_check
 from dsollama.errors import DsollamaError
 from dsollama.events import BytesMoved, Event
 from dsollama.gguf import encode as gg
@@ -16,12 +18,10 @@ from dsollama.gguf.header import parse_header
 from dsollama.gguf.merge import merge_layout
 from dsollama.gguf.shards import shard_file_name
 from dsollama.gguf.split_program import merge
-from dsollama.install.journal import claimed_bytes
 from dsollama.install.merged import require_merged, shards_gaps
 from dsollama.install.request import Merger
 from dsollama.store.store import Store
-from dsollama.verify.check import check
-from dsollama.verify.plan import plan_check
+from dsollama.transfer.journal import claimed_bytes
 
 from conftest import Bench
 

@@ -14,7 +14,7 @@ import pytest
 from dsollama.errors import InvalidNameError, NameTakenError, StoreNotWritableError
 from dsollama.events import Event, StepStarted
 from dsollama.install.execute import execute
-from dsollama.store.names import parse_name
+from dsollama.manifest.names import parse_name
 from dsollama.store.store import Store
 from handmade import digest_of, put, put_model
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from dsollama.demo.loopback_hub import LoopbackHub
+from dsollama.testing.loopback_hub import LoopbackHub
 
 from conftest import TERMINUS, make_repository
 

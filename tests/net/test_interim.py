@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dsollama.demo.loopback_hub import Fault
 from dsollama.errors import OllamaRefusedError
 from dsollama.ollama.client import connect
 from dsollama.ollama.names import listed_names
 from dsollama.ollama.server import Server
+from dsollama.testing.loopback_hub import Fault
 from rogue import Visit, rogue
 
 from conftest import Bench

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.errors import CertificateError, UsageError
 from dsollama.net.tls import tls_context
 from dsollama.ollama.client import connect, ollama_failures
 from dsollama.ollama.names import listed_names
 from dsollama.ollama.server import Server
+from dsollama.testing.loopback_hub import LoopbackHub
 
 from .conftest import dsollama
 from conftest import CERTIFICATES

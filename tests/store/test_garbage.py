@@ -13,7 +13,6 @@ import pytest
 from filelock import FileLock
 
 from dsollama.errors import StoreBusyError
-from dsollama.install.journal import claimed_bytes, write_claims
 from dsollama.store import stopped as stopped_module
 from dsollama.store import store as store_module
 from dsollama.store.finding import GRACE_SECONDS, Finding, Kind, Sweep
@@ -21,6 +20,7 @@ from dsollama.store.garbage import Garbage, delete_garbage, find_garbage, freed
 from dsollama.store.store import Store
 from dsollama.store.unfinished import write_removal
 from dsollama.store.uploading import Uploads, uploading, uploads
+from dsollama.transfer.journal import claimed_bytes, write_claims
 from handmade import (
     HEX,
     blobs,

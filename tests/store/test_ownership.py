@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.demo.loopback_hub import LoopbackHub
 from dsollama.errors import StoreNotWritableError
 from dsollama.events import Event, ShardVerified
-from dsollama.store.names import parse_name
+from dsollama.manifest.names import parse_name
 from dsollama.store.ownership import (
     Facts,
     Folder,
@@ -26,6 +25,7 @@ from dsollama.store.ownership import (
     sudo_command,
 )
 from dsollama.store.store import Store
+from dsollama.testing.loopback_hub import LoopbackHub
 
 from conftest import TERMINUS, Bench, make_repository, public_folder
 

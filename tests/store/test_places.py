@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsollama.errors import InvalidNameError, StoreNotWritableError
-from dsollama.store.names import ModelName, parse_name
+from dsollama.manifest.names import ModelName, parse_name
 from dsollama.store.places import require_place
 from dsollama.store.store import Store
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from dsollama.errors import NotEnoughDiskError, NotInstalledError, StoreError, StoreNotWritableError
+from dsollama.manifest.names import parse_name
 from dsollama.store import registering
 from dsollama.store.garbage import find_garbage
-from dsollama.store.names import parse_name
 from dsollama.store.registering import (
     RECORD,
     Registration,

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsollama.errors import NotInstalledError, StoreBusyError, StoreNotWritableError
+from dsollama.manifest.manifest import MAX_MANIFEST_BYTES
+from dsollama.manifest.names import parse_name
 from dsollama.store import remove as remove_module
 from dsollama.store import store as store_module
 from dsollama.store.garbage import delete_garbage, find_garbage
-from dsollama.store.manifest import MAX_MANIFEST_BYTES
-from dsollama.store.names import parse_name
 from dsollama.store.remove import RemovePlan, plan_removal, remove
 from dsollama.store.store import Store
 from handmade import (

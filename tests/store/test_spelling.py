@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsollama.store.names import ModelName, parse_name
+from dsollama.manifest.names import ModelName, parse_name
 from dsollama.store.spelling import clashes, same_name, spelled
 
 

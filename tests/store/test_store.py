@@ -17,9 +17,9 @@ from dsollama.errors import (
     StoreError,
     StoreNotWritableError,
 )
+from dsollama.manifest.manifest import MAX_MANIFEST_BYTES
+from dsollama.manifest.names import parse_name
 from dsollama.store.files import store_failures
-from dsollama.store.manifest import MAX_MANIFEST_BYTES
-from dsollama.store.names import parse_name
 from dsollama.store.store import MAX_SMALL_BLOB, Store
 
 # sha256 of "abc", FIPS 180-2's own example

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dsollama.cli.app import main
-from dsollama.modelfile.layers import CONFIG, MODEL, PARAMS, SYSTEM, TEMPLATE
-from dsollama.modelfile.text import Comment, Instruction, parse_modelfile
-from dsollama.store.names import parse_name
+from dsollama.manifest.layers import CONFIG, MODEL, PARAMS, SYSTEM, TEMPLATE
+from dsollama.manifest.modelfile_text import Comment, Instruction, parse_modelfile
+from dsollama.manifest.names import parse_name
 from dsollama.store.store import MAX_JSON, Store
 
 NAME = "m:t"

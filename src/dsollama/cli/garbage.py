@@ -44,9 +44,9 @@ def _gc(
 
     from dsollama.cli.output import confirm, hint
     from dsollama.cli.pending import finish_pending, hint_pending
-    from dsollama.install.journal import claimed_bytes
     from dsollama.store.garbage import delete_garbage, find_garbage, freed
     from dsollama.store.store import Store
+    from dsollama.transfer.journal import claimed_bytes
     from dsollama.units import format_bytes
 
     opened = Store(store_settings(store).store)

@@ -294,8 +294,8 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
 def _warn_if_unseen(name: str, host: str | None, store: Path) -> None:
     from dsollama.cli.output import hint, one_line
     from dsollama.errors import DsollamaError
+    from dsollama.manifest.names import parse_name
     from dsollama.ollama.names import listed_names
-    from dsollama.store.names import parse_name
 
     try:
         names = listed_names(host)

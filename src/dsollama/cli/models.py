@@ -10,7 +10,7 @@ import typer
 from dsollama.cli.options import JsonOption, StoreOption, store_settings
 
 if TYPE_CHECKING:
-    from dsollama.modelfile.document import Modelfile
+    from dsollama.manifest.modelfile import Modelfile
     from dsollama.store.ledger import Entry
     from dsollama.store.store import InstalledModel, Store
 
@@ -86,7 +86,7 @@ def _list(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 def _show(name: ModelArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     from dsollama.cli.output import print_json, print_table
-    from dsollama.store.names import parse_name
+    from dsollama.manifest.names import parse_name
     from dsollama.store.store import Store
     from dsollama.units import format_bytes
 
@@ -126,9 +126,9 @@ def _modelfile(
     from dsollama.catalog.models import find_model
     from dsollama.cli.output import write
     from dsollama.errors import UnknownModelError
-    from dsollama.modelfile.variants import catalog_modelfile, choose_variants
-    from dsollama.store.names import parse_name
+    from dsollama.manifest.names import parse_name
     from dsollama.store.store import Store
+    from dsollama.templates.variants import catalog_modelfile, choose_variants
 
     try:
         model = find_model(name)
@@ -143,7 +143,7 @@ def _modelfile(
 
 def describe(store: Store, model: InstalledModel) -> dict[str, Any]:
     """Return what `list` says of a model, as plain data; sizes in bytes."""
-    from dsollama.modelfile.layers import MODEL
+    from dsollama.manifest.layers import MODEL
 
     weights = model.layer(MODEL)
     entry = store.ledger.read(weights.digest) if weights else None
@@ -173,7 +173,7 @@ def details(store: Store, model: InstalledModel) -> dict[str, Any]:
     """
     from msgspec import structs
 
-    from dsollama.modelfile import layers
+    from dsollama.manifest import layers
 
     def text(media_type: str) -> str | None:
         layer = model.layer(media_type)
@@ -198,7 +198,7 @@ def modelfile_of(store: Store, model: InstalledModel) -> str:
         MalformedModelfileError: it holds what no Modelfile can say.
     """
     from dsollama.cli.output import printable
-    from dsollama.modelfile.document import Modelfile
+    from dsollama.manifest.modelfile import Modelfile
 
     found = details(store, model)
     document = Modelfile(

@@ -47,7 +47,7 @@ def _remove(
     as_json: JsonOption = False,
 ) -> None:
     from dsollama.cli.output import confirm, hint, print_json, say
-    from dsollama.store.names import parse_name
+    from dsollama.manifest.names import parse_name
     from dsollama.store.remove import plan_removal, remove
     from dsollama.store.store import Store
     from dsollama.units import format_bytes, some_of

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from dsollama.catalog.models import DEFAULT_MODEL
+from dsollama.prompts.engines import Engine
 from dsollama.settings import usual_ollama_host
-from dsollama.verify.engines import Engine
 
 _RENDER_HELP = """Render a conversation and print the prompt, to the letter.
 
@@ -43,8 +43,8 @@ def _show(
     engine: Annotated[Engine, typer.Option("--engine", help="go or jinja.")] = Engine.GO,
 ) -> None:
     from dsollama.catalog.models import find_model
-    from dsollama.modelfile.jinja import jinja_template
-    from dsollama.modelfile.variants import choose_variants, go_template
+    from dsollama.templates.jinja import jinja_template
+    from dsollama.templates.variants import choose_variants, go_template
 
     found = find_model(model)
     if engine in {Engine.JINJA, Engine.LLAMA_SERVER}:
@@ -75,7 +75,7 @@ def _render(
 ) -> None:
     from dsollama.catalog.models import find_model
     from dsollama.cli.output import write
-    from dsollama.verify.render import render
+    from dsollama.prompts.render import render
 
     prompt = render(
         engine,

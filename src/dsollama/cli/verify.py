@@ -12,8 +12,8 @@ from dsollama.settings import usual_ollama_host
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dsollama.verify.findings import StoreReport
-    from dsollama.verify.prompts import Report
+    from dsollama.check.findings import StoreReport
+    from dsollama.prompts.verify import Report
 
 EXIT_FAILED = 7
 """Something is not as it should be: for scripts that run this after updates, or by the clock."""
@@ -91,12 +91,12 @@ def _verify_store(
 ) -> None:
     import time
 
+    from dsollama.check.check import check
+    from dsollama.check.plan import plan_check
     from dsollama.cli.output import hint, print_json, progress
     from dsollama.cli.pending import finish_pending, hint_pending
-    from dsollama.store.names import parse_name
+    from dsollama.manifest.names import parse_name
     from dsollama.store.store import Store
-    from dsollama.verify.check import check
-    from dsollama.verify.plan import plan_check
 
     settings = store_settings(store)
     opened = Store(settings.store)
@@ -143,7 +143,7 @@ def _print_store(report: StoreReport, seconds: float) -> None:
 
 def _verify_prompts(name: str, model: str | None, *, as_json: bool) -> None:
     from dsollama.cli.output import hint, print_json
-    from dsollama.verify.prompts import verify_prompts
+    from dsollama.prompts.verify import verify_prompts
 
     hint(f"rendering prompts as {name} (the first one loads the model)")
     report = verify_prompts(name, usual_ollama_host(), model)

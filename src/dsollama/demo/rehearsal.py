@@ -11,8 +11,6 @@ from pathlib import Path
 
 from dsollama import programs
 from dsollama.catalog.models import DEFAULT_MODEL, find_model
-from dsollama.demo.loopback_hub import HubRepository, LoopbackHub
-from dsollama.demo.tiny_model import ANSWER_TEXT, THOUGHT_TEXT, tiny_model, write_shards
 from dsollama.errors import ProgramFailedError
 from dsollama.ollama.private import (
     free_port,
@@ -21,6 +19,8 @@ from dsollama.ollama.private import (
     program_version,
 )
 from dsollama.resources import read_template
+from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
+from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT, tiny_model, write_shards
 from dsollama.units import GB, format_bytes, format_duration
 
 QUANT = "UD-Q2_K_XL"

@@ -19,12 +19,12 @@ from dsollama.errors import (
 )
 from dsollama.gguf.shards import ShardSet, find_shard_sets
 from dsollama.hub.listing import RemoteFile, Repository, list_repository
-from dsollama.install.journal import claimed_bytes
 from dsollama.install.record import Record, stopped_installs
 from dsollama.install.request import InstallRequest, Merger
-from dsollama.install.sources import gguf_files, reader_of
+from dsollama.sources.local import gguf_files, reader_of
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
+from dsollama.transfer.journal import claimed_bytes
 from dsollama.units import format_bytes
 
 MAX_CHOICES = 60

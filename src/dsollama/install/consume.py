@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dsollama.errors import UsageError
-from dsollama.install.segments import segment_bytes
-from dsollama.install.shard import PlannedShard
-from dsollama.install.sources import LocalFile
 from dsollama.privileges import acting_as
+from dsollama.sources.local import LocalFile
+from dsollama.transfer.segments import segment_bytes
+from dsollama.transfer.shard import PlannedShard
 
 MAX_CONNECTIONS = 8
 """That are used while shards are consumed: a disk needs no more."""

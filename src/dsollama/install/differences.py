@@ -13,7 +13,7 @@ from dsollama.catalog.models import CatalogModel
 from dsollama.errors import HubError
 from dsollama.hub.listing import RemoteFile, Repository
 from dsollama.hub.ranges import RangeReader
-from dsollama.modelfile.variants import VARIANTS, go_template
+from dsollama.templates.variants import VARIANTS, go_template
 
 MAX_BYTES = 2**16
 """Larger ones are not settings."""

@@ -20,22 +20,22 @@ from dsollama.gguf import split_program
 from dsollama.gguf.shards import shard_file_name
 from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, reach
-from dsollama.install.journal import clear_claims
 from dsollama.install.merged import require_merged, shards_gaps
-from dsollama.install.padding import Padding, put_back_published, write_zeros
 from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
 from dsollama.install.proof import prove
 from dsollama.install.recheck import note_right, require_right
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.register import MergedFile, adopt, names_of, take_over
-from dsollama.install.segments import Job, make_jobs
-from dsollama.install.sources import ShardReader
-from dsollama.install.staged import StagedFile
 from dsollama.install.staging import MERGED, locked_staging
-from dsollama.install.transfer import Transfer
 from dsollama.privileges import acting_as
+from dsollama.sources.local import ShardReader
 from dsollama.store.files import store_failures
 from dsollama.store.store import Store
+from dsollama.transfer.journal import clear_claims
+from dsollama.transfer.padding import Padding, put_back_published, write_zeros
+from dsollama.transfer.segments import Job, make_jobs
+from dsollama.transfer.staged import StagedFile
+from dsollama.transfer.transfer import Transfer
 from dsollama.units import format_bytes
 
 

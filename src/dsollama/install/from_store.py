@@ -18,12 +18,12 @@ from dsollama.errors import AmbiguousQuantError, NotInstalledError, UnknownQuant
 from dsollama.gguf.merge import Piece
 from dsollama.hub.listing import RemoteFile
 from dsollama.install.choose import Choice
-from dsollama.install.shard import PlannedShard
-from dsollama.install.sources import LocalFile, reader_of
 from dsollama.privileges import acting_as
+from dsollama.sources.local import LocalFile, reader_of
 from dsollama.store.alike import blobs_alike
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
+from dsollama.transfer.shard import PlannedShard
 from dsollama.units import some_of
 
 

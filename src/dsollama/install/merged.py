@@ -20,10 +20,10 @@ from dsollama.errors import WrongMergeError
 from dsollama.events import BytesMoved, Listener
 from dsollama.gguf.header import Header
 from dsollama.gguf.merge import MergedLayout, Piece
-from dsollama.install.hashing import Hashing
-from dsollama.install.segments import CELL_BYTES
-from dsollama.install.transfer import BLOCK_BYTES, REPORT_SECONDS, Digests
 from dsollama.store.files import store_failures
+from dsollama.transfer.hashing import Hashing
+from dsollama.transfer.segments import CELL_BYTES
+from dsollama.transfer.transfer import BLOCK_BYTES, REPORT_SECONDS, Digests
 
 _HINT = (
     "The shards are kept. Take the program of another llama.cpp (LLAMA_GGUF_SPLIT=PATH) and run "

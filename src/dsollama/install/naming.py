@@ -10,13 +10,13 @@ from typing import Any
 from dsollama.catalog.models import CatalogModel
 from dsollama.errors import InvalidNameError
 from dsollama.install.request import InstallRequest
-from dsollama.modelfile.document import Modelfile
-from dsollama.modelfile.layers import Layer, ModelFacts, config_layer, small_layers
-from dsollama.modelfile.variants import Variant, catalog_modelfile
-from dsollama.store.names import MAX_PART, ModelName, parse_name
+from dsollama.manifest.layers import Layer, ModelFacts, config_layer, small_layers
+from dsollama.manifest.modelfile import Modelfile
+from dsollama.manifest.names import MAX_PART, ModelName, parse_name
 from dsollama.store.places import require_place
 from dsollama.store.spelling import by_spelling, clashes, spelled, touching
 from dsollama.store.store import Store
+from dsollama.templates.variants import Variant, catalog_modelfile
 
 _ELSEWHERE = re.compile(r"cloud|local|.*-cloud", re.IGNORECASE)
 """Tags that Ollama 0.33.0 takes for another place (internal/modelref): a model with such a tag can

@@ -28,14 +28,14 @@ from dsollama.install.recheck import find_alike, require_header
 from dsollama.install.record import Record, resumable_bytes
 from dsollama.install.replacing import Replaced, find_replaced
 from dsollama.install.request import InstallRequest, Merger
-from dsollama.install.shard import PlannedShard
-from dsollama.install.sources import LocalFile, ShardReader, find_in_cache, find_in_folder
-from dsollama.modelfile.layers import ModelFacts
-from dsollama.modelfile.variants import Variant, choose_variants
+from dsollama.manifest.layers import ModelFacts
+from dsollama.manifest.names import parse_name
+from dsollama.sources.local import LocalFile, ShardReader, find_in_cache, find_in_folder
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import Entry, Source
-from dsollama.store.names import parse_name
 from dsollama.store.store import Store
+from dsollama.templates.variants import Variant, choose_variants
+from dsollama.transfer.shard import PlannedShard
 
 FIRST_READ = 2**20
 """Bytes of a shard read at first for its header; shard 1's is read on from there."""

@@ -17,9 +17,9 @@ from dsollama.install.merged import digest_merged
 from dsollama.install.plan import InstallPlan, with_disk
 from dsollama.install.recheck import find_alike
 from dsollama.install.register import MergedFile, ledger_entry
-from dsollama.install.transfer import Digests
 from dsollama.store.files import stamp_of, store_failures
 from dsollama.store.store import Store
+from dsollama.transfer.transfer import Digests
 from dsollama.units import format_bytes
 
 

@@ -13,12 +13,12 @@ import msgspec
 from msgspec import structs
 
 from dsollama.addresses import public_address
-from dsollama.install.journal import claimed_bytes, clear_claims
 from dsollama.store.files import read_small, write_atomically
 from dsollama.store.ledger import NO_COMMIT, Commit, Short, Source, Text
 from dsollama.store.stopped import CONSUMED, MAX_INSTALLS
 from dsollama.store.store import Store
 from dsollama.store.walk import list_names
+from dsollama.transfer.journal import claimed_bytes, clear_claims
 
 RECORD = "install.json"
 MAX_RECORD_BYTES = 2 * 2**20

@@ -12,14 +12,11 @@ from pathlib import Path
 from dsollama import __version__
 from dsollama.errors import StoreBusyError
 from dsollama.events import Listener, StepStarted
-from dsollama.install.journal import clear_claims
 from dsollama.install.naming import spell_for_store
-from dsollama.install.padding import spans_without
 from dsollama.install.plan import InstallPlan, replaced_in_store, staged_pieces
 from dsollama.install.replacing import require_agreed
 from dsollama.install.staging import MERGED, remove_leftovers
-from dsollama.install.transfer import BLOCK_BYTES
-from dsollama.modelfile.layers import MODEL, Layer, layer_entry, manifest_bytes
+from dsollama.manifest.layers import MODEL, Layer, layer_entry, manifest_bytes
 from dsollama.ollama.address import server_address
 from dsollama.ollama.starting import await_start
 from dsollama.signals import uninterrupted
@@ -34,6 +31,9 @@ from dsollama.store.registering import (
     written_down,
 )
 from dsollama.store.store import Store
+from dsollama.transfer.journal import clear_claims
+from dsollama.transfer.padding import spans_without
+from dsollama.transfer.transfer import BLOCK_BYTES
 
 
 @dataclass(frozen=True)

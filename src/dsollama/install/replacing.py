@@ -15,9 +15,9 @@ from typing import Any
 
 from dsollama.errors import BrokenManifestError, NameTakenError, NotInstalledError
 from dsollama.install.naming import PlannedModel, other_name_hint
-from dsollama.modelfile.layers import MODEL
+from dsollama.manifest.layers import MODEL
+from dsollama.manifest.names import ModelName
 from dsollama.store.files import read_small
-from dsollama.store.names import ModelName
 from dsollama.store.store import MAX_JSON, InstalledModel, Store
 from dsollama.units import format_bytes
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from dsollama.errors import NoLocksError, StoreBusyError
-from dsollama.install.journal import clear_claims, has_claims
 from dsollama.store.files import make_folder, remove_if_empty, store_failures
 from dsollama.store.locks import take_lock
 from dsollama.store.store import Store
+from dsollama.transfer.journal import clear_claims, has_claims
 
 MERGED = "merged.gguf"
 LOCK_TRIES, LOCK_SECONDS = 20, 1.0

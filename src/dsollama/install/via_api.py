@@ -37,13 +37,13 @@ from dsollama.install.naming import PlannedModel, spell
 from dsollama.install.plan import InstallPlan
 from dsollama.install.replacing import Replaced, require_agreed
 from dsollama.install.via_api_names import find_replaced_there, list_models
-from dsollama.modelfile.layers import MODEL, layer_entry, manifest_bytes
+from dsollama.manifest.layers import MODEL, layer_entry, manifest_bytes
+from dsollama.manifest.manifest import Digest
 from dsollama.ollama.address import is_this_machine
 from dsollama.ollama.handover import hand_over
 from dsollama.ollama.shapes import Progress
 from dsollama.ollama.upload import Blobs
 from dsollama.store.files import read_small, remove_if_empty, store_failures, write_atomically
-from dsollama.store.manifest import Digest
 from dsollama.store.store import Store
 from dsollama.store.uploading import uploading
 from dsollama.units import format_bytes

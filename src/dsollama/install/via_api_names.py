@@ -13,9 +13,9 @@ from typing import Any
 from dsollama.errors import InvalidNameError, NotInstalledError
 from dsollama.install.naming import PlannedModel
 from dsollama.install.replacing import Replaced
+from dsollama.manifest.names import ModelName, parse_name
 from dsollama.ollama.server import Server
 from dsollama.ollama.shapes import Model
-from dsollama.store.names import ModelName, parse_name
 
 MAX_PARAMETERS = 2**16
 """Characters of a model's parameters as Ollama prints them."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from dsollama.errors import InvalidNameError
+from dsollama.manifest.manifest import MAX_MANIFEST_BYTES, Allowance, mentions
+from dsollama.manifest.names import ModelName, parse_name
 from dsollama.store.files import read_small
-from dsollama.store.manifest import MAX_MANIFEST_BYTES, Allowance, mentions
-from dsollama.store.names import ModelName, parse_name
 from dsollama.store.store import DIGEST
 from dsollama.store.walk import Seen, printable, walk
 

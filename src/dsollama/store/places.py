@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from dsollama.errors import InvalidNameError, StoreNotWritableError
-from dsollama.store.names import ModelName
+from dsollama.manifest.names import ModelName
 from dsollama.store.store import Store
 from dsollama.store.walk import printable
 

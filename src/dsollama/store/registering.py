@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dsollama.errors import InvalidNameError, StoreError, StoreNotWritableError
+from dsollama.manifest.manifest import MAX_MANIFEST_BYTES, Digest
+from dsollama.manifest.names import ModelName, parse_name
 from dsollama.store.files import read_small, store_failures, sync_folder, write_atomically
 from dsollama.store.ledger import Count, Text
-from dsollama.store.manifest import MAX_MANIFEST_BYTES, Digest
-from dsollama.store.names import ModelName, parse_name
 
 if TYPE_CHECKING:
     from dsollama.store.store import Store

@@ -16,9 +16,9 @@ from typing import Any
 from msgspec import structs
 
 from dsollama.errors import NotInstalledError
+from dsollama.manifest.names import ModelName
 from dsollama.store.files import store_failures, sync_folder
 from dsollama.store.manifests import ManifestFile, named, read_manifests, unreadable, users
-from dsollama.store.names import ModelName
 from dsollama.store.registering import needed
 from dsollama.store.spelling import same_name
 from dsollama.store.store import Store

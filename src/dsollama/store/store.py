@@ -23,6 +23,14 @@ from dsollama.errors import (
     StoreError,
     StoreNotWritableError,
 )
+from dsollama.manifest.manifest import (
+    MAX_MANIFEST_BYTES,
+    MAX_SIZE,
+    Allowance,
+    InstalledLayer,
+    parse_manifest,
+)
+from dsollama.manifest.names import ModelName, parse_name
 from dsollama.store.files import (
     make_folder,
     place,
@@ -32,14 +40,6 @@ from dsollama.store.files import (
 )
 from dsollama.store.ledger import Ledger
 from dsollama.store.locks import take_lock
-from dsollama.store.manifest import (
-    MAX_MANIFEST_BYTES,
-    MAX_SIZE,
-    Allowance,
-    InstalledLayer,
-    parse_manifest,
-)
-from dsollama.store.names import ModelName, parse_name
 from dsollama.store.ownership import Facts, diagnose, look, sudo_command
 from dsollama.store.registering import finish as finish_registration
 from dsollama.store.spelling import same_name

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from dsollama.manifest.manifest import Digest
 from dsollama.store.files import read_small, write_atomically
-from dsollama.store.manifest import Digest
 from dsollama.store.store import Store
 from dsollama.store.walk import is_own_folder, walk
 

@@ -1,0 +1,1 @@
+"""The files of a store: are they right, and what repairs them."""

@@ -1,0 +1,1 @@
+"""What Ollama writes about a model: name, manifest, small layers, Modelfile. Pure."""

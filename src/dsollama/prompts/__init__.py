@@ -1,0 +1,1 @@
+"""The prompts of a running server: rendered, and compared with DeepSeek's."""

@@ -1,0 +1,1 @@
+"""The chat templates of the catalog's models: for Ollama (Go) and for llama-server (Jinja)."""

@@ -1,0 +1,1 @@
+"""What tests and the demo share: a Hub on loopback, and tiny models."""
