@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from dsollama.catalog.formats import VARIANTS
 from dsollama.errors import EngineError, OllamaRefusedError, OllamaSilentError
 from dsollama.events import Event, Noted
 from dsollama.ollama import wire
@@ -29,7 +30,7 @@ from dsollama.ollama.answers import Limits, Peer, Question, asked
 from dsollama.ollama.server import Server
 from dsollama.ollama.upload import Blobs
 from dsollama.settings import Patience
-from dsollama.templates.variants import VARIANTS, go_template
+from dsollama.templates.variants import go_template
 from peak import Measured, measured
 from rogue import Answer, Rogue, Visit, answers, answers_json, by_path, head, rogue, sends
 

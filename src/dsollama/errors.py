@@ -10,6 +10,7 @@
     │   ├── InvalidNameError               invalid-name
     │   ├── NameTakenError                 name-taken
     │   ├── UnknownVariantError            unknown-variant
+    │   ├── MalformedCatalogError          malformed-catalog
     │   ├── UnusableTokenError             unusable-token
     │   ├── MalformedModelfileError        malformed-modelfile
     │   └── NotInstalledError              not-installed
@@ -134,6 +135,13 @@ class UnknownVariantError(UsageError):
     """The model has no such template variant."""
 
     code = "unknown-variant"
+
+
+class MalformedCatalogError(UsageError):
+    """The catalog that belongs to dsollama cannot be used."""
+
+    code = "malformed-catalog"
+    usual_hint = "Install dsollama again; in a checkout, look at src/dsollama/catalog/models.toml."
 
 
 class UnusableTokenError(UsageError):

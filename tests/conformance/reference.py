@@ -127,6 +127,10 @@ def v3(
     return "".join(parts)
 
 
+RENDERERS = {"v3.1": v31, "v3-0324": v3}
+"""By prompt format: those of `dsollama.catalog.formats` that have files of their own."""
+
+
 def _opening(
     messages: Sequence[Message], tools: Sequence[Tool], form: str, chain: str, *, ascii_only: bool
 ) -> str:

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from conformance import conversations as said
+from dsollama.catalog.formats import FORMATS
 from dsollama.catalog.models import find_model
 from dsollama.install.execute import execute
 from dsollama.install.plan import make_plan
@@ -76,9 +77,11 @@ def models(
     def make(key: str, chains: Chains) -> list[str]:
         if (key, chains) not in made:
             model = find_model(key)
-            jinja = "v3.1.jinja" if model.format == "v3.1" else "v3-0324.jinja"
             file = folder / f"m{len(made)}-UD-Q2_K_XL.gguf"
-            write_gguf(file, tiny_model(read_template(jinja), layers=2, chains=chains))
+            write_gguf(
+                file,
+                tiny_model(read_template(FORMATS[model.format].jinja), layers=2, chains=chains),
+            )
             repository = HubRepository()
             repository.add(file.name, file)
             with LoopbackHub({model.repositories[0]: repository}) as hub:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from conformance import conversations as said
 from conformance import reference
+from dsollama.catalog.formats import FORMATS, VARIANTS
 from dsollama.catalog.models import find_model
 from dsollama.install.execute import execute
 from dsollama.install.plan import make_plan
@@ -31,14 +32,15 @@ from dsollama.prompts.engines import Engine
 from dsollama.prompts.render import render as render_by
 from dsollama.resources import read_template
 from dsollama.settings import Settings
-from dsollama.templates.variants import VARIANTS, go_template
+from dsollama.templates.variants import go_template
 from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
 from dsollama.testing.tiny_model import BOS, tiny_model, write_gguf
 
 from conftest import ROOT, TERMINUS, without_engine
 
-REFERENCE = {"v3.1-terminus": reference.v31, "v3-0324": reference.v3, "r1-0528": reference.v3}
-JINJA = {"v3.1-terminus": "v3.1.jinja", "v3-0324": "v3-0324.jinja", "r1-0528": "v3-0324.jinja"}
+FORMAT = {key: FORMATS[find_model(key).format] for key in ("v3.1-terminus", "v3-0324", "r1-0528")}
+REFERENCE = {key: reference.RENDERERS[each.reference] for key, each in FORMAT.items()}
+JINJA = {key: each.jinja for key, each in FORMAT.items()}
 MODES: list[tuple[str, str, bool | None, bool]] = [
     # model, suffix of the name, `think` of the request, whether the prompt thinks
     ("v3.1-terminus", "", None, False),

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from dsollama.catalog.formats import VARIANTS
 from dsollama.ollama.private import free_port, private_ollama
 from dsollama.ollama.shapes import Shown
 from dsollama.prompts import verify as prompts_module
-from dsollama.templates.variants import VARIANTS, go_template
+from dsollama.templates.variants import go_template
 
 from conftest import ROOT, Engine
 

@@ -2,10 +2,10 @@ import re
 
 import pytest
 
+from dsollama.catalog.formats import VARIANTS
 from dsollama.catalog.models import CatalogModel, load_catalog
 from dsollama.errors import UnknownVariantError
 from dsollama.templates.variants import (
-    VARIANTS,
     catalog_modelfile,
     choose_variants,
     go_template,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from dsollama.errors import UnknownModelError, UsageError
+from dsollama.catalog.formats import FORMATS, VARIANTS
+from dsollama.errors import MalformedCatalogError, UnknownModelError, UsageError
 from dsollama.resources import read_data
 
 DEFAULT_MODEL = "v3.1-terminus"
@@ -29,8 +29,8 @@ class CatalogModel:
         title: its name as DeepSeek writes it.
         name: its name in Ollama, without a tag.
         repositories: on the Hub, the preferred one first.
-        format: which prompt format its templates have.
-        variants: names of its template variants (`modelfile.variants`), the plain name first.
+        format: which prompt format its templates have (`catalog.formats`).
+        variants: names of its template variants, the plain name first (`catalog.formats`).
         recommended: the quant that the documents recommend.
         params: Ollama parameters.
         system: the system prompt of the documents, or empty.
@@ -72,9 +72,27 @@ class Target:
 
 @cache
 def load_catalog() -> Mapping[str, CatalogModel]:
-    """Return the catalog by key, in the order of `models.toml`."""
-    text = read_data("catalog", "models.toml")
-    return {key: _model(key, entry) for key, entry in tomllib.loads(text).items()}
+    """Return the catalog by key, in the order of `models.toml`.
+
+    Raises:
+        MalformedCatalogError: an entry is incomplete, or names an unknown format or variant.
+    """
+    return read_catalog(read_data("catalog", "models.toml"))
+
+
+def read_catalog(text: str) -> Mapping[str, CatalogModel]:
+    """Return the models that a text such as `models.toml` lists.
+
+    Raises:
+        MalformedCatalogError: as `load_catalog`.
+    """
+    import tomllib  # noqa: PLC0415 - a command's start needs no catalog
+
+    try:
+        entries = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MalformedCatalogError(f"The catalog is not TOML: {error}.") from error
+    return {key: _model(key, entry) for key, entry in entries.items()}
 
 
 def find_model(key: str) -> CatalogModel:
@@ -131,6 +149,25 @@ def resolve_target(typed: str, model_key: str | None) -> Target:
 
 
 def _model(key: str, entry: dict[str, Any]) -> CatalogModel:
+    try:
+        model = _read_model(key, entry)
+    except KeyError as error:
+        raise MalformedCatalogError(f"The catalog's model {key} has no {error}.") from error
+    if model.format not in FORMATS:
+        raise MalformedCatalogError(
+            f"The catalog's model {key} has the unknown prompt format {model.format!r}.",
+            f"There are {', '.join(FORMATS)}; a new one needs an entry in catalog/formats.py.",
+        )
+    unknown = [name for name in model.variants if name not in VARIANTS]
+    if unknown or not model.variants:
+        which = f"the unknown template variant {unknown[0]!r}" if unknown else "no template variant"
+        raise MalformedCatalogError(
+            f"The catalog's model {key} has {which}.", f"There are {', '.join(VARIANTS)}."
+        )
+    return model
+
+
+def _read_model(key: str, entry: dict[str, Any]) -> CatalogModel:
     return CatalogModel(
         key=key,
         title=entry["title"],

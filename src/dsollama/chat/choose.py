@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from dsollama.catalog.formats import THINKING
 from dsollama.errors import NotInstalledError, UsageError
 
-THINKING_SUFFIX = "-thinking"
 MAX_TOLD = 30
 """Names that a hint lists."""
 
@@ -36,8 +36,8 @@ def choose_name(typed: str, names: Collection[str], think: bool | None) -> Choic
         UsageError: several quants are meant.
     """
     name = _full_name(typed, names)
-    thinking = name.endswith(THINKING_SUFFIX)
-    other = name.removesuffix(THINKING_SUFFIX) if thinking else name + THINKING_SUFFIX
+    thinking = name.endswith(THINKING.tag_suffix)
+    other = name.removesuffix(THINKING.tag_suffix) if thinking else name + THINKING.tag_suffix
     if think is None or think == thinking:
         return Choice(name, None)
     if other in names:
@@ -53,7 +53,7 @@ def _full_name(typed: str, names: Collection[str]) -> str:
     quants = sorted(
         name
         for name in names
-        if name.lower().startswith(f"{wanted}:") and not name.endswith(THINKING_SUFFIX)
+        if name.lower().startswith(f"{wanted}:") and not name.endswith(THINKING.tag_suffix)
     )
     if len(quants) == 1:
         return quants[0]

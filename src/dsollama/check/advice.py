@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 
+from dsollama.catalog.formats import THINKING, VARIANTS
 from dsollama.catalog.models import find_by_repository
 from dsollama.manifest.names import ModelName
 from dsollama.store.ledger import Entry
 from dsollama.store.spelling import Clash
 from dsollama.store.store import Store
-from dsollama.templates.variants import VARIANTS
 from dsollama.units import MAX_SHOWN, some_of
 
 _MAX_NAMES = 100_000
@@ -20,8 +20,6 @@ _MAX_NAMES = 100_000
 
 WITHOUT_TOKEN = "HF_HUB_DISABLE_IMPLICIT_TOKEN=1"  # noqa: S105 - keeps one from being sent
 """Before a command: the user's token is not sent; huggingface_hub's own variable."""
-
-_THINKING = VARIANTS["thinking"].tag_suffix
 
 
 def install_command(entry: Entry, store: Store, endpoint: str) -> str:
@@ -79,7 +77,8 @@ def _naming(entry: Entry) -> list[str]:
     there = {name.casefold() for name in entry.names}
     if model is None:
         return [] if default.casefold() in there else ["--name", entry.names[0]]
-    bases = {each.casefold(): each for each in (n.removesuffix(_THINKING) for n in entry.names)}
+    plain = (each.removesuffix(THINKING.tag_suffix) for each in entry.names)
+    bases = {each.casefold(): each for each in plain}
     base = default if default.casefold() in bases else bases[min(bases)]
     variants = [
         each for each in model.variants if (base + VARIANTS[each].tag_suffix).casefold() in there

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from dsollama.catalog.formats import VARIANTS
 from dsollama.catalog.models import CatalogModel
 from dsollama.errors import HubError
 from dsollama.hub.listing import RemoteFile, Repository
 from dsollama.hub.ranges import RangeReader
-from dsollama.templates.variants import VARIANTS, go_template
+from dsollama.templates.variants import go_template
 
 MAX_BYTES = 2**16
 """Larger ones are not settings."""

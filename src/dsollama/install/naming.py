@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dsollama.catalog.formats import THINKING, Variant
 from dsollama.catalog.models import CatalogModel
 from dsollama.errors import InvalidNameError
 from dsollama.install.request import InstallRequest
@@ -16,7 +17,7 @@ from dsollama.manifest.names import MAX_PART, ModelName, parse_name
 from dsollama.store.places import require_place
 from dsollama.store.spelling import by_spelling, clashes, spelled, touching
 from dsollama.store.store import Store
-from dsollama.templates.variants import Variant, catalog_modelfile
+from dsollama.templates.variants import catalog_modelfile
 
 _ELSEWHERE = re.compile(r"cloud|local|.*-cloud", re.IGNORECASE)
 """Tags that Ollama 0.33.0 takes for another place (internal/modelref): a model with such a tag can
@@ -153,5 +154,7 @@ def _findable(name: ModelName) -> ModelName:
 
 def _clean(part: str) -> str:
     """Return a part of a name as Ollama takes it, with room for the tag of a variant."""
-    text = re.sub(r"[^A-Za-z0-9_.-]+", "-", part).lstrip("-.")[: MAX_PART - len("-thinking")]
+    text = re.sub(r"[^A-Za-z0-9_.-]+", "-", part).lstrip("-.")[
+        : MAX_PART - len(THINKING.tag_suffix)
+    ]
     return "model" if not text else f"{text}-1" if _ELSEWHERE.fullmatch(text) else text

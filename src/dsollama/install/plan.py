@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dsollama.catalog.formats import Variant
 from dsollama.catalog.models import CatalogModel, Target, resolve_target
 from dsollama.errors import HubUnreachableError, ShardError, UnknownVariantError, UsageError
 from dsollama.events import Listener, StepStarted
@@ -34,7 +35,7 @@ from dsollama.sources.local import LocalFile, ShardReader, find_in_cache, find_i
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import Entry, Source
 from dsollama.store.store import Store
-from dsollama.templates.variants import Variant, choose_variants
+from dsollama.templates.variants import choose_variants
 from dsollama.transfer.shard import PlannedShard
 
 FIRST_READ = 2**20

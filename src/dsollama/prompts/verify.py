@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dsollama.catalog.formats import FORMATS, PLAIN, THINKING, VARIANTS, Variant
 from dsollama.catalog.models import CatalogModel, find_model, load_catalog
 from dsollama.errors import MalformedModelfileError, OllamaRefusedError, UsageError
 from dsollama.manifest.modelfile_text import Instruction, parse_modelfile
@@ -14,7 +15,7 @@ from dsollama.ollama.address import server_address
 from dsollama.ollama.server import Server
 from dsollama.ollama.shapes import Shown
 from dsollama.resources import read_data
-from dsollama.templates.variants import VARIANTS, Variant, go_template
+from dsollama.templates.variants import go_template
 
 MAX_PROMPT = 2**16
 """Characters that are kept of a prompt; none of the built-in set is as long."""
@@ -92,8 +93,7 @@ def verify_prompts(name: str, host: str | None, model_key: str | None) -> Report
         EngineError: Ollama does not answer, or refuses.
     """
     model = find_model(model_key) if model_key else _by_name(name)
-    thinking = name.endswith(VARIANTS["thinking"].tag_suffix)
-    variant = VARIANTS[model.variants[1 if thinking and len(model.variants) > 1 else 0]]
+    variant = _variant(name, model)
     server = Server(server_address(host))
     version = server.any_version() or "unknown"
     shown = server.show(name)
@@ -119,10 +119,29 @@ def _by_name(name: str) -> CatalogModel:
     )
 
 
+def _variant(name: str, model: CatalogModel) -> Variant:
+    """Return the variant that a name should have."""
+    variants = [VARIANTS[each] for each in model.variants]
+    found = [each for each in variants if each.tag_suffix and name.endswith(each.tag_suffix)]
+    return found[0] if found else variants[0]
+
+
+def _reference(case: Mapping[str, Any], model: CatalogModel) -> Mapping[str, str]:
+    """Return the case's prompts by variant, in the model's prompt format."""
+    reference = FORMATS[model.format].reference
+    prompts: Mapping[str, str] | None = case["prompts"].get(reference)
+    if prompts is None:
+        raise UsageError(
+            f"dsollama has no prompts of the format {reference} to compare with.",
+            "In a checkout, scripts/write_expected.py writes them.",
+        )
+    return prompts
+
+
 def _checks(server: Server, name: str, model: CatalogModel, variant: Variant) -> Iterator[Check]:
     modes: list[tuple[bool | None, str]] = [(None, variant.name)]
-    if variant.name == "thinking":
-        modes.append((False, "plain"))
+    if variant is THINKING:
+        modes.append((False, PLAIN.name))
     for case in load_cases():
         for think, mode in modes:
             body: dict[str, Any] = {"model": name, "messages": case["messages"]}
@@ -131,8 +150,7 @@ def _checks(server: Server, name: str, model: CatalogModel, variant: Variant) ->
             if think is not None:
                 body["think"] = think
             rendered = _render(server, body)
-            prompts = case["prompts"]["v3.1" if model.format == "v3.1" else "v3"]
-            expected = prompts.get(mode, prompts["plain"])
+            expected = _reference(case, model)[mode]
             if case["messages"][0]["role"] != "system":
                 expected = model.system + expected
             yield Check(case["name"], think, rendered[:MAX_PROMPT], expected)

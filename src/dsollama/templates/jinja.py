@@ -9,15 +9,14 @@ from typing import Any
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from dsollama.catalog.formats import FORMATS
 from dsollama.errors import UsageError
 from dsollama.resources import read_template
-
-_FILES = {"v3.1": "v3.1.jinja", "v3-0324": "v3-0324.jinja", "r1-0528": "v3-0324.jinja"}
 
 
 def jinja_template(prompt_format: str) -> str:
     """Return the Jinja of a prompt format, as `--chat-template-file` of llama-server takes it."""
-    return read_template(_FILES[prompt_format])
+    return read_template(FORMATS[prompt_format].jinja)
 
 
 def render_jinja(

@@ -2,45 +2,19 @@
 
 A variant's template is a head (templates/VARIANT.head.gotmpl), which decides about thinking and
 makes Ollama take this template, followed by what prints JSON (templates/json.gotmpl) and the body
-of the prompt format (templates/FORMAT.body.gotmpl). docs/templates.md tells why each line is there.
+of the prompt format (templates/FORMAT.body.gotmpl). `catalog.formats` has the variants and formats;
+docs/templates.md tells why each line is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from dsollama.catalog.formats import FORMATS, VARIANTS, Variant
 from dsollama.catalog.models import CatalogModel
 from dsollama.errors import UnknownVariantError
 from dsollama.manifest.modelfile import Modelfile
 from dsollama.resources import read_template
-
-_BODIES = {"v3.1": "v3.1", "v3-0324": "v3-0324", "r1-0528": "v3-0324"}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One template variant.
-
-    Attributes:
-        name: what `--variants` takes.
-        tag_suffix: what it adds to the tag; empty for the plain name.
-        meaning: one line for people.
-    """
-
-    name: str
-    tag_suffix: str
-    meaning: str
-
-
-VARIANTS = {
-    each.name: each
-    for each in (
-        Variant("plain", "", "does not think"),
-        Variant("thinking", "-thinking", "thinks unless the request says think: false"),
-        Variant("always-thinking", "", "thinks in every answer"),
-    )
-}
 
 
 def choose_variants(available: Sequence[str], wanted: Sequence[str]) -> tuple[Variant, ...]:
@@ -62,8 +36,8 @@ def go_template(prompt_format: str, variant: Variant) -> str:
 
     No newline at its end: it would become part of the prompt.
     """
-    names = (f"{variant.name}.head", "json", f"{_BODIES[prompt_format]}.body")
-    return "".join(read_template(f"{name}.gotmpl") for name in names).removesuffix("\n")
+    names = (variant.head, "json.gotmpl", FORMATS[prompt_format].body)
+    return "".join(map(read_template, names)).removesuffix("\n")
 
 
 def catalog_modelfile(model: CatalogModel, variant: Variant, base: str) -> Modelfile:
