@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from dsollama.catalog.models import DEFAULT_MODEL, find_model, load_catalog
+
 from conftest import ROOT, Bench, read_terminal
 
 COMMANDS = (
@@ -50,6 +52,23 @@ def test_each_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: dsollama {command}")
+
+
+@pytest.mark.parametrize(
+    "command", ["install", "modelfile", "verify", "template show", "template render"]
+)
+def test_help_lists_the_models_of_the_catalog(command: str) -> None:
+    text = " ".join(run(*command.split(), "--help").stdout.split())
+    assert ", ".join(load_catalog()) in text
+    assert "{" not in text.replace("{MODEL}", "")
+
+
+def test_the_help_of_install_lists_the_quants_of_the_default_model() -> None:
+    text = " ".join(run("install", "--help").stdout.split())
+    model = find_model(DEFAULT_MODEL)
+    for quant, size in model.sizes.items():
+        assert f"{quant} ({size} GB" in text
+    assert f"{model.recommended} (251 GB, recommended)" in text
 
 
 def test_no_command_prints_help_and_fails() -> None:

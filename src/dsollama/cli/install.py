@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsollama.cli.catalog_help import MODELS, QUANTS, CatalogCommand
 from dsollama.cli.options import JsonOption, StoreOption, read_settings
 from dsollama.install.request import InstallRequest, Merger, Via
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 ASK_FROM = 10**9
 """From this many bytes on a person at a terminal is asked before the download."""
 
-_HELP = """Download a quant, merge its shards into Ollama's store, and register it.
+_HELP = f"""Download a quant, merge its shards into Ollama's store, and register it.
 
-QUANT is the quant as the repository names it, in any case and with or without UD-: UD-Q2_K_XL
-(251 GB, recommended), q2_k_xl, TQ1_0 (170 GB), Q4_K_M... Any other GGUF repository on the Hub
-goes by hf.co/OWNER/REPO:QUANT and keeps its own chat template.
+QUANT is the quant as the repository names it, in any case and with or without UD-. The default
+model has {QUANTS} and others. Any other GGUF repository on the Hub goes by hf.co/OWNER/REPO:QUANT
+and keeps its own chat template.
 
 The download goes straight to its final place, so the model's own size is all the disk it needs;
 every shard is checked against the Hub's digest. Ctrl-C is safe: the same command goes on where
@@ -32,7 +33,12 @@ it stopped. Ollama need not be running.
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("install", help=_HELP, short_help="Download, merge and register a quant.")(_install)
+    app.command(
+        "install",
+        cls=CatalogCommand,
+        help=_HELP,
+        short_help="Download, merge and register a quant.",
+    )(_install)
 
 
 def _install(
@@ -47,7 +53,7 @@ def _install(
         typer.Option(
             "--model",
             "-m",
-            help="v3.1-terminus (default), v3.1, v3-0324 or r1-0528.",
+            help=f"{MODELS}; the first is the default.",
             show_default=False,
         ),
     ] = None,

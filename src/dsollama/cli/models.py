@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsollama.cli.catalog_help import MODELS, CatalogCommand
 from dsollama.cli.options import JsonOption, StoreOption, store_settings
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ def register(app: typer.Typer) -> None:
     app.command("show", help="Show a model's weights, settings and origin.")(_show)
     app.command(
         "modelfile",
+        cls=CatalogCommand,
         short_help="Print a model's Modelfile.",
         help="Print the Modelfile of an installed model, or of a catalog model "
-        "(v3.1-terminus, v3.1, v3-0324, r1-0528) for a merged file of your own.",
+        f"({MODELS}) for a merged file of your own.",
     )(_modelfile)
 
 

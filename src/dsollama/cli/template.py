@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dsollama.catalog.models import DEFAULT_MODEL
+from dsollama.cli.catalog_help import MODELS, CatalogCommand
 from dsollama.prompts.engines import Engine
 from dsollama.settings import usual_ollama_host
 
@@ -21,7 +21,8 @@ Ollama, under --name; llama-server asks the one at --url.
 """
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="v3.1-terminus, v3.1, v3-0324 or r1-0528.")
+    str | None,
+    typer.Option("--model", "-m", help=f"{MODELS}; the first is the default.", show_default=False),
 ]
 
 
@@ -30,23 +31,27 @@ def register(app: typer.Typer) -> None:
     templates = typer.Typer(
         no_args_is_help=True, rich_markup_mode=None, help="Show and render the chat templates."
     )
-    templates.command("show", help="Print a template: for Ollama (go) or for llama.cpp (jinja).")(
-        _show
-    )
-    templates.command("render", help=_RENDER_HELP, short_help="Render a conversation.")(_render)
+    templates.command(
+        "show",
+        cls=CatalogCommand,
+        help="Print a template: for Ollama (go) or for llama.cpp (jinja).",
+    )(_show)
+    templates.command(
+        "render", cls=CatalogCommand, help=_RENDER_HELP, short_help="Render a conversation."
+    )(_render)
     app.add_typer(templates, name="template")
 
 
 def _show(
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     variant: Annotated[str, typer.Option("--variant", help="Of the go template.")] = "",
     engine: Annotated[Engine, typer.Option("--engine", help="go or jinja.")] = Engine.GO,
 ) -> None:
-    from dsollama.catalog.models import find_model
+    from dsollama.catalog.models import DEFAULT_MODEL, find_model
     from dsollama.templates.jinja import jinja_template
     from dsollama.templates.variants import choose_variants, go_template
 
-    found = find_model(model)
+    found = find_model(model or DEFAULT_MODEL)
     if engine in {Engine.JINJA, Engine.LLAMA_SERVER}:
         typer.echo(jinja_template(found.format), nl=False)
         return
@@ -58,7 +63,7 @@ def _render(
     messages: Annotated[
         str, typer.Argument(metavar="[MESSAGES]", help="A JSON file, or - for stdin.")
     ] = "-",
-    model: ModelOption = DEFAULT_MODEL,
+    model: ModelOption = None,
     engine: Annotated[Engine, typer.Option("--engine", help="What renders.")] = Engine.JINJA,
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Mode.", show_default=False)
@@ -73,13 +78,13 @@ def _render(
         str, typer.Option("--url", help="Address of the llama-server.")
     ] = "http://127.0.0.1:8001",
 ) -> None:
-    from dsollama.catalog.models import find_model
+    from dsollama.catalog.models import DEFAULT_MODEL, find_model
     from dsollama.cli.output import write
     from dsollama.prompts.render import render
 
     prompt = render(
         engine,
-        find_model(model),
+        find_model(model or DEFAULT_MODEL),
         _read_list(messages),
         _read_list(tools) if tools else [],
         think=think,

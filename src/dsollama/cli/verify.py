@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsollama.cli.catalog_help import MODELS, CatalogCommand
 from dsollama.cli.options import JsonOption, StoreOption, store_settings
 from dsollama.settings import usual_ollama_host
 
@@ -33,7 +34,12 @@ Exit code 0 means right; 7 means that something is not, and it is said in words.
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("verify", help=_HELP, short_help="Check the files, or Ollama's prompts.")(_verify)
+    app.command(
+        "verify",
+        cls=CatalogCommand,
+        help=_HELP,
+        short_help="Check the files, or Ollama's prompts.",
+    )(_verify)
 
 
 def _verify(
@@ -58,8 +64,7 @@ def _verify(
         typer.Option(
             "--model",
             "-m",
-            help="With --prompts: which model it is, if its name does not tell: v3.1-terminus, "
-            "v3.1, v3-0324, r1-0528.",
+            help=f"With --prompts: which model it is, if its name does not tell: {MODELS}.",
             show_default=False,
         ),
     ] = None,
