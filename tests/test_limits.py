@@ -14,8 +14,8 @@ import pytest
 
 from dsollama import limits
 from dsollama.errors import LimitError
-from dsollama.transfer.arrivals import Arrivals
-from dsollama.transfer.segments import Segment
+from dsollama.transfer.progress import Progress
+from dsollama.transfer.region import Segment
 
 from conftest import Bench
 
@@ -122,12 +122,12 @@ def test_a_thread_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         limits.start_thread(print)
 
 
-def test_what_a_connection_gives_back_is_the_next_to_be_fetched() -> None:
-    arrivals = Arrivals([Segment(0, 0, 10), Segment(0, 10, 20)], {})
-    first = arrivals.next_segment(lambda _segment: True)
+def test_what_a_connection_gives_back_is_the_next_to_be_fetched(tmp_path: Path) -> None:
+    progress = Progress([Segment(0, 0, 10), Segment(0, 10, 20)], tmp_path, lambda: None)
+    first = progress.next_segment(lambda _segment: True)
     assert first == 0
-    arrivals.give_back(0)
-    assert [arrivals.next_segment(lambda _segment: True) for _ in range(3)] == [0, 1, None]
+    progress.give_back(0)
+    assert [progress.next_segment(lambda _segment: True) for _ in range(3)] == [0, 1, None]
 
 
 def test_there_is_one_connection_at_least() -> None:

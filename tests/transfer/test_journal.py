@@ -23,7 +23,7 @@ from dsollama.transfer.journal import (
     write_claims,
     write_progress,
 )
-from dsollama.transfer.segments import make_jobs, make_segments
+from dsollama.transfer.region import make_regions, make_segments
 
 from conftest import Bench
 
@@ -129,11 +129,13 @@ def test_a_lying_journal_costs_a_second_fetch_and_never_the_model(bench: Bench) 
     with (staging / "merged.gguf").open("wb") as file:
         file.truncate(plan.size)
     files = dict.fromkeys(range(len(plan.shards)), staging)
-    jobs = make_jobs(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), plan.size)
-    write_claims(staging, {n: each.size for n, each in enumerate(make_segments(jobs))})
+    regions = make_regions(
+        plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), plan.size
+    )
+    write_claims(staging, {n: each.size for n, each in enumerate(make_segments(regions))})
     done = bench.install()
     blob = Store(bench.store).blob_path(done.digest)
     assert done.digest == f"sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}"
-    assert done.resumed == done.moved == sum(job.piece.size for job in jobs)
+    assert done.resumed == done.moved == sum(region.piece.size for region in regions)
     assert len([event for event in bench.events if isinstance(event, Noted)]) == len(plan.shards)
     assert not bench.staged()

@@ -19,8 +19,8 @@ from dsollama.resources import read_template
 from dsollama.store.store import Store
 from dsollama.testing.loopback_hub import Fault, LoopbackHub, Request
 from dsollama.testing.tiny_model import tiny_model, write_shards
+from dsollama.transfer.digests import BLOCK_BYTES
 from dsollama.transfer.journal import claimed_bytes
-from dsollama.transfer.transfer import BLOCK_BYTES
 
 from conftest import STEM, TERMINUS, Bench, make_repository
 

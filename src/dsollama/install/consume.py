@@ -9,7 +9,7 @@ from pathlib import Path
 from dsollama.errors import UsageError
 from dsollama.privileges import acting_as
 from dsollama.sources.local import LocalFile
-from dsollama.transfer.segments import segment_bytes
+from dsollama.transfer.region import segment_bytes
 from dsollama.transfer.shard import PlannedShard
 
 MAX_CONNECTIONS = 8
@@ -19,7 +19,7 @@ _LEAST_AHEAD, _MOST_AHEAD = 16 * 2**20, 2**30
 _EFFECTIVE = os.access in os.supports_effective_ids
 
 
-def reach(size: int) -> int:
+def max_ahead(size: int) -> int:
     """Return how many bytes ahead of the digests a segment may be begun, for a file of `size`."""
     return min(max(size // 8, _LEAST_AHEAD), _MOST_AHEAD)
 
@@ -38,7 +38,7 @@ def room_needed(
         if shard.path in local and _on_one_disk(local[shard.path], store)
     )
     begun = MAX_CONNECTIONS * segment_bytes(size)
-    return max(size - freed, 0) + max(shard.size for shard in shards) + reach(size) + begun
+    return max(size - freed, 0) + max(shard.size for shard in shards) + max_ahead(size) + begun
 
 
 def require_consumable(shards: Sequence[PlannedShard], local: Mapping[str, LocalFile]) -> None:

@@ -19,7 +19,7 @@ from dsollama.events import Listener, ShardVerified, StepStarted
 from dsollama.gguf import split_program
 from dsollama.gguf.shards import shard_file_name
 from dsollama.hub.ranges import RangeReader
-from dsollama.install.consume import MAX_CONNECTIONS, reach
+from dsollama.install.consume import MAX_CONNECTIONS, max_ahead
 from dsollama.install.merged import require_merged, shards_gaps
 from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
 from dsollama.install.proof import prove
@@ -33,9 +33,9 @@ from dsollama.store.files import store_failures
 from dsollama.store.store import Store
 from dsollama.transfer.journal import clear_claims
 from dsollama.transfer.padding import Padding, put_back_published, write_zeros
-from dsollama.transfer.segments import Job, make_jobs
+from dsollama.transfer.region import Region, make_regions
 from dsollama.transfer.staged import StagedFile
-from dsollama.transfer.transfer import Transfer
+from dsollama.transfer.transfer import Transfer, TransferOptions
 from dsollama.units import format_bytes
 
 
@@ -155,7 +155,7 @@ def _fetch_merged(
     head = plan.layout.header if plan.layout else b""
     _prepare(merged, plan, head, staging)
     heads = {index: header.raw if plan.layout else b"" for index, header in enumerate(plan.headers)}
-    jobs = make_jobs(
+    regions = make_regions(
         plan.shards,
         staged_pieces(plan),
         dict.fromkeys(heads, merged),
@@ -165,17 +165,15 @@ def _fetch_merged(
     _verify_headers_only(plan, listener)
     listener(StepStarted("download", _what(plan)))
     whole = hashlib.sha256(head) if plan.layout else None
-    transfer = Transfer(
-        jobs,
-        len(plan.shards),
-        reader,
-        staging,
-        min(connections, MAX_CONNECTIONS) if plan.consume else connections,
-        listener,
-        lambda job: _consume(reader, transfer, staging, job) if plan.consume else None,
-        reach(plan.size) if plan.consume else None,
-        Padding(plan.layout.gaps) if plan.layout else None,
+    options = TransferOptions(
+        connections=min(connections, MAX_CONNECTIONS) if plan.consume else connections,
+        max_ahead=max_ahead(plan.size) if plan.consume else None,
+        on_verified=lambda region: (
+            _consume(reader, transfer, staging, region) if plan.consume else None
+        ),
+        padding=Padding(plan.layout.gaps) if plan.layout else None,
     )
+    transfer = Transfer(regions, reader, staging, options, listener)
     with _interruptible(transfer):
         digests = transfer.run(whole)
     reader.require_unchanged()
@@ -196,9 +194,9 @@ def _prepare(file: Path, plan: InstallPlan, head: bytes, staging: Path) -> None:
         staged.write(memoryview(head), 0, direct=False)
 
 
-def _consume(reader: ShardReader, transfer: Transfer, staging: Path, job: Job) -> None:
+def _consume(reader: ShardReader, transfer: Transfer, staging: Path, region: Region) -> None:
     """Delete a local shard whose bytes are verified, once they are on the disk for good."""
-    file = reader.local(job.shard.path)
+    file = reader.local(region.shard.path)
     if file is not None:
         transfer.checkpoint()
         mark_consumed(staging)
@@ -217,11 +215,10 @@ def _fetch_shards(
 ) -> tuple[int, tuple[str, ...]]:
     """The named road: every shard into a file of its own; return the bytes moved, and digests."""
     files = _shard_files(plan, staging)
-    jobs = make_jobs(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
+    regions = make_regions(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
     listener(StepStarted("download", _what(plan)))
-    with _interruptible(
-        Transfer(jobs, len(plan.shards), reader, staging, connections, listener)
-    ) as transfer:
+    options = TransferOptions(connections)
+    with _interruptible(Transfer(regions, reader, staging, options, listener)) as transfer:
         digests = transfer.run(None)
     return transfer.moved, digests.shards
 
@@ -253,7 +250,7 @@ def _interruptible(transfer: Transfer) -> Iterator[Transfer]:
             yield transfer
     except KeyboardInterrupt as error:
         raise InterruptedByUserError(
-            f"Stopped; {format_bytes(transfer.kept())} are kept.",
+            f"Stopped; {format_bytes(transfer.in_place())} are kept.",
             "Run the same command again to go on from there.",
         ) from error
 

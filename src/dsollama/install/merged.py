@@ -21,9 +21,9 @@ from dsollama.events import BytesMoved, Listener
 from dsollama.gguf.header import Header
 from dsollama.gguf.merge import MergedLayout, Piece
 from dsollama.store.files import store_failures
-from dsollama.transfer.hashing import Hashing
-from dsollama.transfer.segments import CELL_BYTES
-from dsollama.transfer.transfer import BLOCK_BYTES, REPORT_SECONDS, Digests
+from dsollama.transfer.digests import BLOCK_BYTES, DigestPipeline, Digests, rotating_buffers
+from dsollama.transfer.region import CELL_BYTES
+from dsollama.transfer.transfer import REPORT_SECONDS
 
 _HINT = (
     "The shards are kept. Take the program of another llama.cpp (LLAMA_GGUF_SPLIT=PATH) and run "
@@ -145,8 +145,8 @@ def _digest(
 ) -> Digests:
     whole = hashlib.sha256()
     shards, at = [], 0
-    with Hashing(CELL_BYTES) as hashing:
-        reader = _Reader(file, size, hashing, listener)
+    with DigestPipeline() as pipeline:
+        reader = _Reader(file, size, pipeline, listener)
         for piece in pieces:
             own, end = hashlib.sha256(heads[piece.shard]), piece.target + piece.size
             reader.feed([whole], at, piece.target)
@@ -166,9 +166,10 @@ def _digest(
 class _Reader:
     """Feeds ranges of an open file, one after another, to digests."""
 
-    def __init__(self, file: int, size: int, hashing: Hashing, listener: Listener) -> None:
+    def __init__(self, file: int, size: int, pipeline: DigestPipeline, listener: Listener) -> None:
         self._file, self._size = file, size
-        self._hashing = hashing
+        self._pipeline = pipeline
+        self._buffers = rotating_buffers(CELL_BYTES)
         self._listener = listener
         self._told = time.monotonic()
         self.prefixes: list[str] = []
@@ -177,15 +178,15 @@ class _Reader:
         """Let the digests take in bytes `start` to `end`; the first one is the whole file's."""
         at = start
         while at < end:
-            view = self._hashing.buffer()[: min(end - at, CELL_BYTES - at % CELL_BYTES)]
+            view = next(self._buffers)[: min(end - at, CELL_BYTES - at % CELL_BYTES)]
             count = os.preadv(self._file, [view], at)
             if not count:
                 raise OSError(errno.EIO, "it becomes shorter while it is read")
             at += count
-            self._hashing.feed(digests, view[:count], partial(self._tell, at))
+            self._pipeline.feed(digests, view[:count], partial(self._tell, at))
             if at % BLOCK_BYTES == 0 and at < self._size:
-                self._hashing.mark(0, digests[0], self.prefixes.append)
-        self._hashing.finish()
+                self._pipeline.mark(0, digests[0], self.prefixes.append)
+        self._pipeline.finish()
 
     def _tell(self, done: int) -> None:
         now = time.monotonic()

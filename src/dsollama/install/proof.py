@@ -19,7 +19,7 @@ from dsollama.install.recheck import find_alike
 from dsollama.install.register import MergedFile, ledger_entry
 from dsollama.store.files import stamp_of, store_failures
 from dsollama.store.store import Store
-from dsollama.transfer.transfer import Digests
+from dsollama.transfer.digests import Digests
 from dsollama.units import format_bytes
 
 

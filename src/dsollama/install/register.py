@@ -31,9 +31,9 @@ from dsollama.store.registering import (
     written_down,
 )
 from dsollama.store.store import Store
+from dsollama.transfer.digests import BLOCK_BYTES
 from dsollama.transfer.journal import clear_claims
 from dsollama.transfer.padding import spans_without
-from dsollama.transfer.transfer import BLOCK_BYTES
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,11 @@ class ShardReader:
         with self._counting:
             self.copied += copied
 
-    def instead(self, path: str) -> str | None:
-        """Return what is done about a shard whose bytes are wrong, as a sentence; None: nothing.
+    def reject(self, path: str) -> str | None:
+        """Take note that the bytes of `path` were wrong; a local file is not read again.
 
-        A local file with wrong bytes is not read again.
+        Returns:
+            What `open` gives from now on, as a sentence; None if it has nothing better.
         """
         local = self._local.pop(path, None)
         if self._remote is None:

@@ -1,8 +1,11 @@
-"""A file that an install is made of."""
+"""A file that a model is made of, and what gives its bytes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from dsollama.hub.ranges import Stream
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,27 @@ class PlannedShard:
     sha256: str | None
     url: str
     published: bool = True
+
+
+class ShardSource(Protocol):
+    """Where the bytes of shards come from; many threads share one."""
+
+    def open(self, path: str, start: int, end: int, file_size: int) -> Stream:
+        """Return a stream of bytes `start` to `end` (exclusive) of `path`, of `file_size` bytes.
+
+        Raises:
+            DsollamaError: it cannot be had.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """End every read that is under way."""
+        ...
+
+    def reject(self, path: str) -> str | None:
+        """Take note that the bytes of `path` were wrong.
+
+        Returns:
+            What `open` gives from now on, as a sentence; None if it has nothing better.
+        """
+        ...

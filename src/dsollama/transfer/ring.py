@@ -1,8 +1,8 @@
-"""The bytes that were just received, kept in memory until they are digested.
+"""The memory of a buffer: a ring of cells that keeps what was received until it is digested.
 
-A ring of cells that follows the digests through the file: cell N of the file lies in slot
-N modulo their number. What is received close ahead of the digests is put there and never read
-back; what comes further ahead has no room and waits in the file (and the page cache).
+The ring follows the digests: cell N of the transfer lies in slot N modulo their number. What is
+received close ahead of the digests is put there and never read back. There is no room for what
+comes further ahead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dsollama.transfer.segments import CELL_BYTES
+from dsollama.transfer.region import CELL_BYTES
 
 CELLS = 16
 """64 MiB: a few connections' segments."""
@@ -20,7 +20,7 @@ CELLS = 16
 
 @dataclass
 class _Slot:
-    """One cell of memory: which cell of the file it holds, and which positions of that."""
+    """One cell of memory: which cell of the transfer it holds, and which positions of that."""
 
     cell: int = -1
     start: int = 0
@@ -28,8 +28,8 @@ class _Slot:
     filling: bool = False
 
 
-class Window:
-    """The ring; positions are those of the whole transfer (`segments.Job.origin`)."""
+class RingBuffer:
+    """The ring; safe to use by threads."""
 
     def __init__(self) -> None:
         """Take the memory (CELLS * CELL_BYTES), which the system gives page by page as used.
@@ -53,13 +53,13 @@ class Window:
         return self._front
 
     def reaches(self, position: int) -> bool:
-        """Whether there is a slot for `position` by the window's place, be it taken or not."""
+        """Whether the ring is long enough to have a slot for `position`, be it taken or not."""
         return 0 <= position // CELL_BYTES - self._front // CELL_BYTES < CELLS
 
     def take(self, position: int) -> memoryview | None:
         """Return room from `position` to the end of its cell; None where there is none.
 
-        What was taken must be given to `put`.
+        What was taken must be given back to `put`.
         """
         with self._lock:
             slot = self._slot(position)

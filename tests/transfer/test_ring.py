@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsollama.transfer import window
-from dsollama.transfer.window import Window
+from dsollama.transfer import ring
+from dsollama.transfer.ring import RingBuffer
 
 CELL, CELLS = 16, 4
 END = CELL * CELLS * 5
@@ -25,10 +25,10 @@ STEPS = st.lists(
 
 
 class Checked:
-    """A window, what was put into it, and what was handed out of it and is still being read."""
+    """A ring, what was put into it, and what was handed out of it and is still being read."""
 
     def __init__(self) -> None:
-        self.window = Window()
+        self.ring = RingBuffer()
         self.put: dict[int, int] = {}
         self.taken: dict[int, tuple[memoryview, int]] = {}
         self.read: list[tuple[int, memoryview, bytes]] = []
@@ -42,9 +42,9 @@ class Checked:
         )
         end = min(position + size, (position // CELL + 1) * CELL)
         wanted = next((at for at in range(position, end) if at in busy), end) - position
-        room = self.window.take(position) if position >= self.window.front and wanted else None
+        room = self.ring.take(position) if position >= self.ring.front and wanted else None
         if room is not None:
-            assert self.window.reaches(position)
+            assert self.ring.reaches(position)
             assert len(room) == CELL - position % CELL
             assert all(at // CELL % CELLS != position // CELL % CELLS for at in self.taken)
             self.taken[position] = (room, wanted)
@@ -59,14 +59,14 @@ class Checked:
         for at in range(size):
             self.fresh = self.fresh % 255 + 1
             room[at] = self.put[position + at] = self.fresh
-        self.window.put(position, size)
-        for at in range(self.window.front, END):
-            view = self.window.get(at, at + 1)
+        self.ring.put(position, size)
+        for at in range(self.ring.front, END):
+            view = self.ring.get(at, at + 1)
             assert view is None or view[0] == self.put[at]
 
     def get(self, position: int, size: int) -> None:
         """What is handed out is what was put, however little of it is kept."""
-        view = self.window.get(position, position + size) if size else None
+        view = self.ring.get(position, position + size) if size else None
         if view is not None:
             assert 0 < len(view) <= size
             assert bytes(view) == bytes(self.put[position + at] for at in range(len(view)))
@@ -74,16 +74,16 @@ class Checked:
             self.hits += 1
 
     def advance(self, position: int) -> None:
-        self.window.advance(position)
-        assert self.window.front == position
+        self.ring.advance(position)
+        assert self.ring.front == position
         self.read = [each for each in self.read if each[0] + len(each[1]) > position]
 
     def rewind(self, position: int) -> None:
         """Begin again: nobody reads any more, and what was put behind is not kept."""
-        self.window.rewind(position)
+        self.ring.rewind(position)
         self.read.clear()
         self.put.clear()
-        assert all(self.window.get(at, at + 1) is None for at in range(END))
+        assert all(self.ring.get(at, at + 1) is None for at in range(END))
 
     def check(self) -> None:
         for _, view, expected in self.read:
@@ -95,10 +95,10 @@ class Checked:
 def test_what_was_handed_out_stays_until_the_digests_have_passed(
     steps: list[tuple[str, int, int]],
 ) -> None:
-    with mock.patch.multiple(window, CELL_BYTES=CELL, CELLS=CELLS):
+    with mock.patch.multiple(ring, CELL_BYTES=CELL, CELLS=CELLS):
         checked = Checked()
         for kind, ahead, size in steps:
-            front = checked.window.front
+            front = checked.ring.front
             position = min(front + ahead, END)
             if kind == "take":
                 checked.take(position, size)
@@ -114,7 +114,7 @@ def test_what_was_handed_out_stays_until_the_digests_have_passed(
 
 
 def test_what_arrives_close_ahead_is_kept_whole() -> None:
-    with mock.patch.multiple(window, CELL_BYTES=CELL, CELLS=CELLS):
+    with mock.patch.multiple(ring, CELL_BYTES=CELL, CELLS=CELLS):
         checked = Checked()
         for round_ in range(3 * CELLS):
             at = round_ * CELL
@@ -129,33 +129,33 @@ def test_what_arrives_close_ahead_is_kept_whole() -> None:
 
 
 def test_a_slot_is_free_only_when_its_cell_is_digested() -> None:
-    with mock.patch.multiple(window, CELL_BYTES=CELL, CELLS=CELLS):
-        ring = Window()
-        assert ring.take(0) is not None
-        ring.put(0, CELL)
-        assert ring.take(CELL * CELLS) is None
-        ring.advance(CELL - 1)
-        assert ring.take(CELL * CELLS) is None
-        ring.advance(CELL)
-        assert ring.take(CELL * CELLS) is not None
-        assert ring.take(CELL * CELLS) is None  # it is being filled
+    with mock.patch.multiple(ring, CELL_BYTES=CELL, CELLS=CELLS):
+        buffer = RingBuffer()
+        assert buffer.take(0) is not None
+        buffer.put(0, CELL)
+        assert buffer.take(CELL * CELLS) is None
+        buffer.advance(CELL - 1)
+        assert buffer.take(CELL * CELLS) is None
+        buffer.advance(CELL)
+        assert buffer.take(CELL * CELLS) is not None
+        assert buffer.take(CELL * CELLS) is None  # it is being filled
 
 
 def test_the_memory_is_on_the_grid_of_pages() -> None:
     """Else no write from it could go past the page cache."""
     import ctypes
 
-    for cell in range(window.CELLS):
-        room = Window().take(cell * window.CELL_BYTES)
+    for cell in range(ring.CELLS):
+        room = RingBuffer().take(cell * ring.CELL_BYTES)
         assert room is not None
         assert ctypes.addressof(ctypes.c_char.from_buffer(room)) % 4096 == 0
 
 
 @pytest.mark.parametrize("position", [0, 5, CELL])
 def test_an_empty_put_keeps_nothing(position: int) -> None:
-    with mock.patch.multiple(window, CELL_BYTES=CELL, CELLS=CELLS):
-        ring = Window()
-        assert ring.take(position) is not None
-        ring.put(position, 0)
-        assert ring.get(position, position + 1) is None
-        assert ring.take(position) is not None
+    with mock.patch.multiple(ring, CELL_BYTES=CELL, CELLS=CELLS):
+        buffer = RingBuffer()
+        assert buffer.take(position) is not None
+        buffer.put(position, 0)
+        assert buffer.get(position, position + 1) is None
+        assert buffer.take(position) is not None

@@ -1,28 +1,55 @@
-"""Two digests of the same bytes at once, while the next arrive."""
+"""SHA-256 of what arrives: two digests of the same bytes at once, while the next arrive."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Self
 
 from dsollama.limits import limit_error
 
+BLOCK_BYTES = 64 * 2**20
+"""Of the ledger's prefixes: what a repair fetches at least."""
+
 READ_AHEAD = 4
-"""Blocks that may wait for their digests."""
+"""Views that may wait for their digests."""
 
 
-class Hashing:
-    """Feeds blocks to two digests at once, each in its own thread, in order."""
+@dataclass(frozen=True)
+class Digests:
+    """The digests of a merged file and of its shards, in hex.
 
-    def __init__(self, block: int) -> None:
-        """Prepare; `block` is the size of `buffer`'s buffers in bytes."""
+    Attributes:
+        shards: of each shard that has bytes in the file.
+        whole: of the merged file, if there is one.
+        prefixes: of the first 1, 2, 3... blocks of BLOCK_BYTES of the merged file, or of the only
+            file; the last is of all of it. Empty where they are not known.
+    """
+
+    shards: tuple[str, ...]
+    whole: str | None
+    prefixes: tuple[str, ...]
+
+
+def rotating_buffers(size: int) -> Iterator[memoryview]:
+    """Yield buffers of `size` bytes, without end.
+
+    One comes again only when a `DigestPipeline` that was fed with each of them has taken it in.
+    """
+    return itertools.cycle([memoryview(bytearray(size)) for _ in range(READ_AHEAD + 1)])
+
+
+class DigestPipeline:
+    """Feeds views to two digests at once, each in its own thread, in order."""
+
+    def __init__(self) -> None:
+        """Prepare."""
         self._pools = [ThreadPoolExecutor(1) for _ in range(2)]
-        self._buffers = [memoryview(bytearray(block)) for _ in range(READ_AHEAD + 1)]
         self._waiting: deque[tuple[list[Future[None]], Callable[[], None]]] = deque()
-        self._next = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -47,11 +74,6 @@ class Hashing:
         """Wait for the threads and end them."""
         for pool in self._pools:
             pool.shutdown()
-
-    def buffer(self) -> memoryview:
-        """Return a buffer that no digest is reading any more."""
-        self._next = (self._next + 1) % len(self._buffers)
-        return self._buffers[self._next]
 
     def feed(
         self,

@@ -7,33 +7,33 @@ import random
 
 import pytest
 
-from dsollama.transfer.hashing import READ_AHEAD, Hashing
+from dsollama.transfer.digests import READ_AHEAD, DigestPipeline, rotating_buffers
 
 BLOCK = 2**16
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_buffers_are_not_used_again_before_they_are_digested(count: int) -> None:
-    chance = random.Random(count)
+    chance, buffers = random.Random(count), rotating_buffers(BLOCK)
     digests, expected = [hashlib.sha256() for _ in range(count)], hashlib.sha256()
-    with Hashing(BLOCK) as hashing:
+    with DigestPipeline() as pipeline:
         for _ in range(20 * READ_AHEAD):
-            view = hashing.buffer()[: chance.randint(1, BLOCK)]
+            view = next(buffers)[: chance.randint(1, BLOCK)]
             view[:] = chance.randbytes(len(view))
             expected.update(view)
-            hashing.feed(digests, view, lambda: None)
-        hashing.finish()
+            pipeline.feed(digests, view, lambda: None)
+        pipeline.finish()
         assert {digest.hexdigest() for digest in digests} == {expected.hexdigest()}
 
 
 def test_each_block_is_reported_once_in_order_and_behind_its_digests() -> None:
     done: list[int] = []
-    with Hashing(BLOCK) as hashing:
+    with DigestPipeline() as pipeline:
         digest = hashlib.sha256()
         for number in range(3 * READ_AHEAD):
-            hashing.feed([digest], memoryview(bytes(BLOCK)), lambda n=number: done.append(n))  # type: ignore[misc]
+            pipeline.feed([digest], memoryview(bytes(BLOCK)), lambda n=number: done.append(n))  # type: ignore[misc]
             assert len(done) >= number + 1 - READ_AHEAD
-        hashing.finish()
+        pipeline.finish()
     assert done == list(range(3 * READ_AHEAD))
 
 
@@ -41,10 +41,10 @@ def test_a_mark_is_the_digest_of_all_before_it_and_of_nothing_behind() -> None:
     marks: list[str] = []
     blocks = [bytes([number]) * BLOCK for number in range(3 * READ_AHEAD)]
     own, whole = hashlib.sha256(), hashlib.sha256(b"head")
-    with Hashing(BLOCK) as hashing:
+    with DigestPipeline() as pipeline:
         for block in blocks:
-            hashing.feed([own, whole], memoryview(block), lambda: None)
-            hashing.mark(1, whole, marks.append)
+            pipeline.feed([own, whole], memoryview(block), lambda: None)
+            pipeline.mark(1, whole, marks.append)
     expected = hashlib.sha256(b"head")
     for block, mark in zip(blocks, marks, strict=True):
         expected.update(block)

@@ -1,0 +1,125 @@
+"""What of a transfer is in place: counts, order, waiting, failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from dsollama.errors import TransferError
+from dsollama.transfer.journal import write_claims
+from dsollama.transfer.progress import WAIT_SECONDS, Progress
+from dsollama.transfer.region import Segment
+
+SEGMENTS = [Segment(0, 0, 10), Segment(0, 10, 10), Segment(1, 20, 10), Segment(1, 30, 5)]
+
+
+class Make:
+    """Makes a progress that begins with claims of an earlier run."""
+
+    def __init__(self, staging: Path) -> None:
+        self._staging = staging
+
+    def __call__(self, segments: Sequence[Segment], claims: Mapping[int, int]) -> Progress:
+        if claims:
+            write_claims(self._staging, claims)
+        return Progress(segments, self._staging, lambda: None)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return Make(tmp_path)
+
+
+def always(_segment: Segment) -> bool:
+    return True
+
+
+def test_it_begins_with_the_claims(make: Make) -> None:
+    progress = make(SEGMENTS, {0: 10, 1: 4})
+    assert (progress.total, progress.resumed, progress.in_place(), progress.moved) == (
+        35,
+        14,
+        14,
+        0,
+    )
+    assert progress.claims() == {0: 10, 1: 4}
+    assert progress.queued == 3
+    assert [progress.next_segment(always) for _ in range(3)] == [1, 2, 3]
+
+
+def test_what_arrives_is_counted_and_claimed(make: Make) -> None:
+    progress = make(SEGMENTS, {1: 4})
+    progress.arrived(1, 6)
+    progress.arrived(2, 1)
+    assert (progress.in_place(), progress.moved) == (11, 7)
+    assert progress.claims() == {1: 10, 2: 1}
+
+
+def test_without_a_segment_it_waits_a_while(make: Make) -> None:
+    progress = make(SEGMENTS, {n: each.size for n, each in enumerate(SEGMENTS)})
+    began = time.monotonic()
+    assert progress.next_segment(always) is None
+    assert time.monotonic() - began >= WAIT_SECONDS * 0.9
+
+
+def test_a_segment_whose_time_has_not_come_stays_in_its_place(make: Make) -> None:
+    progress = make(SEGMENTS, {})
+    assert progress.next_segment(lambda segment: segment.start > 0) is None
+    assert progress.queued == 4
+    assert progress.next_segment(always) == 0
+
+
+def test_a_wrong_shard_is_taken_back_and_comes_first_again(make: Make) -> None:
+    progress = make(SEGMENTS, {})
+    for number in (0, 1):
+        assert progress.next_segment(always) == number
+        progress.arrived(number, 10)
+    progress.arrived(2, 3)
+    progress.reset(0)
+    assert progress.claims() == {2: 3}
+    progress.enqueue(0)
+    assert [progress.next_segment(always) for _ in range(4)] == [0, 1, 2, 3]
+    assert progress.moved == 23  # fetched twice is moved twice
+
+
+def test_waiting_ends_when_enough_or_all_is_there(make: Make) -> None:
+    progress = make(SEGMENTS, {})
+    progress.arrived(3, 5)
+    assert progress.wait(3, 0, 100) == 5  # the segment has no more
+    found: list[int] = []
+    waiter = threading.Thread(target=lambda: found.append(progress.wait(0, 0, 4)))
+    waiter.start()
+    progress.arrived(0, 6)
+    waiter.join(5)
+    assert found in ([0], [6])  # 0: it looked before, and asks again
+    assert progress.wait(0, 0, 4) == 6
+
+
+def test_waiting_does_not_outlast_its_time(make: Make) -> None:
+    progress = make(SEGMENTS, {})
+    assert progress.wait(0, 0, 4) == 0
+
+
+def test_the_first_failure_is_the_one_that_is_told(make: Make) -> None:
+    progress = make(SEGMENTS, {})
+    progress.arrived(0, 10)
+    progress.fail(TransferError("the first"))
+    progress.fail(TransferError("the second"))
+    assert progress.stop.is_set()
+    with pytest.raises(TransferError, match="the first"):
+        progress.wait(0, 0, 4)
+
+
+def test_the_end_wakes_who_waits_for_a_segment(make: Make) -> None:
+    progress = make([], {})
+    woken: list[int | None] = []
+    waiter = threading.Thread(target=lambda: woken.append(progress.next_segment(always)))
+    waiter.start()
+    progress.end()
+    waiter.join(5)
+    assert woken == [None]
+    assert progress.stop.is_set()
