@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsollama.transfer import ring
+from dsollama.transfer import region, ring
 from dsollama.transfer.ring import RingBuffer
 
 CELL, CELLS = 16, 4
@@ -141,12 +141,26 @@ def test_a_slot_is_free_only_when_its_cell_is_digested() -> None:
         assert buffer.take(CELL * CELLS) is None  # it is being filled
 
 
+@pytest.mark.parametrize("start", [0, CELL * (CELLS - 1)])
+def test_what_nobody_received_is_not_handed_out(start: int) -> None:
+    """A connection that goes on in the middle of a cell leaves a hole behind the one before."""
+    with mock.patch.multiple(ring, CELL_BYTES=CELL, CELLS=CELLS):
+        buffer = RingBuffer()
+        for at, size in ((start, 4), (start + 8, 2)):
+            assert buffer.take(at) is not None
+            buffer.put(at, size)
+        assert buffer.get(start + 4, start + 8) is None
+        found = buffer.get(start + 8, start + CELL)
+        assert found is not None
+        assert len(found) == 2
+
+
 def test_the_memory_is_on_the_grid_of_pages() -> None:
     """Else no write from it could go past the page cache."""
     import ctypes
 
     for cell in range(ring.CELLS):
-        room = RingBuffer().take(cell * ring.CELL_BYTES)
+        room = RingBuffer().take(cell * region.CELL_BYTES)
         assert room is not None
         assert ctypes.addressof(ctypes.c_char.from_buffer(room)) % 4096 == 0
 
