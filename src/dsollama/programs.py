@@ -11,16 +11,27 @@ The one owner of both, and of `subprocess` in this package:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dsollama.errors import ProgramFailedError
 from dsollama.privileges import as_caller
+
+START_SECONDS = 60.0
+"""A server that says nothing for longer has not come up."""
+
+STOP_SECONDS = 10.0
+"""After a polite signal; then a server is killed."""
 
 _CHECKOUT = Path(__file__).parents[2]
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
@@ -98,6 +109,62 @@ def start(
     return subprocess.Popen(
         list(command), env=dict(environment), stdin=subprocess.DEVNULL, **options
     )
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, answers: Callable[[], bool]
+) -> Iterator[None]:
+    """Run a server while the block runs; the block begins once the server answers.
+
+    Args:
+        command: the program's absolute path, and its arguments.
+        environment: all of its variables.
+        log: the file for what the server says.
+        answers: asks the server, and returns whether it is ready.
+
+    Raises:
+        ProgramFailedError: it does not come up within 60 s.
+    """
+    with log.open("wb") as out:
+        server = start(
+            command,
+            environment=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # its children are in its group and end with it
+        )
+    try:
+        _await_answer(server, command, log, answers)
+        yield
+    finally:
+        _stop(server)
+
+
+def _await_answer(
+    server: subprocess.Popen[bytes], command: Sequence[str], log: Path, answers: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        if answers():
+            return
+        time.sleep(0.05)
+    lines = log.read_text(errors="replace").strip().splitlines()
+    typed = " ".join([Path(command[0]).name, *command[1:]])
+    raise ProgramFailedError(
+        f"`{typed}` did not come up: {lines[-1] if lines else 'it said nothing'}",
+        f"Try `{typed}` by itself to see why.",
+    )
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 def ourselves() -> list[str]:

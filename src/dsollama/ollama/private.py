@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from dsollama import programs
-from dsollama.errors import DsollamaError, ProgramFailedError, ProgramMissingError
-from dsollama.ollama.server import Server
+from dsollama.errors import DsollamaError, ProgramMissingError
+from dsollama.ollama.server import OLDEST, Server
 from dsollama.settings import Patience
 
-OLDEST = (0, 30)
-"""The first release that runs models by llama-server, for which the templates are made."""
-
-START_SECONDS = 60.0
-STOP_SECONDS = 10.0
 _IN_CHECKOUT = ".engines/bin/ollama"
 
 
@@ -94,19 +85,17 @@ def private_ollama(program: Path, environment: Mapping[str, str], log: Path) -> 
         ProgramFailedError: it does not come up.
     """
     address = f"http://{environment['OLLAMA_HOST']}"
-    with log.open("wb") as out:
-        server = programs.start(
-            [str(program), "serve"],
-            environment=environment,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # its runners are in its group and end with it
-        )
-    try:
-        _await_answer(server, address, log)
+    started = Server(address, Patience(server=2.0))
+
+    def answers() -> bool:
+        try:
+            started.any_version()
+        except DsollamaError:
+            return False
+        return True
+
+    with programs.serving([str(program), "serve"], environment, log, answers):
         yield address
-    finally:
-        _stop(server)
 
 
 def free_port() -> int:
@@ -115,28 +104,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _await_answer(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    started = Server(address, Patience(server=2.0))
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(DsollamaError):
-            started.any_version()
-            return
-        time.sleep(0.05)
-    lines = log.read_text(errors="replace").strip().splitlines()
-    raise ProgramFailedError(
-        f"`ollama serve` did not come up: {lines[-1] if lines else 'it said nothing'}",
-        "Try `ollama serve` by itself to see why.",
-    )
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        server.wait(STOP_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()

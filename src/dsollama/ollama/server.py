@@ -32,6 +32,8 @@ LONGEST_WORK = 6
 """Times `Patience.work` that a server may take to make a model: a day."""
 
 OLDEST = (0, 30)
+"""The first release that runs models by llama-server, for which the templates are made."""
+
 MAX_WORDS = 500
 MAX_NAME = 1024
 """Characters of a model's name; Ollama takes 350 for host and each other part less."""
