@@ -44,6 +44,9 @@
     │   ├── OllamaSilentError              ollama-silent
     │   ├── OllamaRefusedError             ollama-refused
     │   ├── OllamaTooOldError              ollama-too-old
+    │   ├── LlamaServerUnreachableError    llama-server-unreachable
+    │   ├── LlamaServerSilentError         llama-server-silent
+    │   ├── LlamaServerRefusedError        llama-server-refused
     │   ├── ProgramMissingError            program-missing
     │   ├── ProgramFailedError             program-failed
     │   └── WrongMergeError                wrong-merge
@@ -366,6 +369,24 @@ class OllamaTooOldError(EngineError):
 
     code = "ollama-too-old"
     usual_hint = "Update it to 0.30 or newer."
+
+
+class LlamaServerUnreachableError(EngineError):
+    """No llama-server answers at the address."""
+
+    code = "llama-server-unreachable"
+
+
+class LlamaServerSilentError(EngineError):
+    """A llama-server that was reached takes longer than it may."""
+
+    code = "llama-server-silent"
+
+
+class LlamaServerRefusedError(EngineError):
+    """A llama-server answered with an error, or something else answered."""
+
+    code = "llama-server-refused"
 
 
 class ProgramMissingError(EngineError):

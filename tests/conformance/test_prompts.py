@@ -7,9 +7,8 @@ docs/templates.md, and pinned, so that a new version of the engine that mends it
 from __future__ import annotations
 
 import os
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from conformance import conversations as said
 from conformance import reference
 from dsollama.catalog.formats import FORMATS, VARIANTS
 from dsollama.catalog.models import find_model
+from dsollama.engines.llama_server import private_llama_server
+from dsollama.engines.protocol import Chat
 from dsollama.install.execute import execute
 from dsollama.install.plan import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.ollama.private import free_port, private_environment, private_ollama
-from dsollama.prompts.engines import Engine
 from dsollama.prompts.render import render as render_by
 from dsollama.resources import read_template
 from dsollama.settings import Settings
@@ -314,32 +314,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     if not program.is_file():
         without_engine("llama.cpp/llama-server is not built: run `make engines`")
     folder = tmp_path_factory.mktemp("llama-server")
-    running, addresses = [], {}
-    try:
+    environment = dict(os.environ) | {"LLAMA_ARG_CTX_SIZE": "20000"}
+    with ExitStack() as running:
+        addresses = {}
         for model in ("v3.1-terminus", "v3-0324"):
             file = folder / f"{model}.gguf"
             write_gguf(file, tiny_model(read_template(JINJA[model])))
-            port = free_port()
-            command = [program, "-m", file, "--jinja", "--port", str(port), "-c", "20000"]
-            with (folder / f"{model}.log").open("wb") as log:
-                running.append(subprocess.Popen(command, stdout=log, stderr=log))
-            addresses[model] = f"http://127.0.0.1:{port}"
-        for address in addresses.values():
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    if requests.get(f"{address}/health", timeout=2).ok:
-                        break
-                except requests.RequestException:
-                    pass
-                assert time.monotonic() < deadline, "llama-server did not come up"
-                time.sleep(0.1)
+            server = private_llama_server(
+                program, file, free_port(), environment, folder / f"{model}.log"
+            )
+            addresses[model] = running.enter_context(server)
         yield addresses
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.wait(20)
 
 
 @pytest.mark.engines
@@ -376,11 +361,9 @@ def test_llama_server_says_the_same(
 def test_template_render_asks_a_llama_server(servers: dict[str, str]) -> None:
     messages = [said.system("Be kind."), said.user("x")]
     for think in (False, True):
-        prompt = render_by(
-            Engine.LLAMA_SERVER, find_model("v3.1"), messages, [said.WEATHER] if not think else [],
-            think=think, name=None, host=None, url=servers["v3.1-terminus"],
-        )  # fmt: skip
         tools = [] if think else [said.WEATHER]
+        asked = Chat("", messages, tools, think)
+        prompt = render_by("llama-server", find_model("v3.1"), asked, servers["v3.1-terminus"])
         assert prompt.removeprefix(BOS) == reference.v31(messages, think=think, tools=tools)
 
 

@@ -1,1 +1,1 @@
-"""Conversations over the `ollama` client: which name answers, and the streaming of an answer."""
+"""Conversations with an engine: which name answers, and the streaming of an answer."""

@@ -7,21 +7,8 @@ from dataclasses import dataclass, field
 
 from dsollama.chat.choose import Choice, choose_name
 from dsollama.chat.marks import disarm
-from dsollama.errors import OllamaRefusedError, UsageError
-from dsollama.ollama.address import server_address
-from dsollama.ollama.client import connect, ollama_failures
-from dsollama.ollama.server import Server
-
-MAX_ANSWER_CHARACTERS = 16 * 2**20
-"""A hundred times what DeepSeek's context of 163,840 tokens holds; an answer is kept in memory."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of an answer as it arrives: of the thought, or of the answer itself."""
-
-    text: str
-    thinking: bool
+from dsollama.engines.protocol import Chat, Engine, Part
+from dsollama.errors import UsageError
 
 
 @dataclass
@@ -29,13 +16,13 @@ class Conversation:
     """Messages so far, and the name that answers.
 
     Attributes:
+        engine: what answers.
         choice: the name and think value.
-        host: OLLAMA_HOST as it stands.
         messages: role and content, oldest first; thoughts are not kept, as DeepSeek asks.
     """
 
+    engine: Engine
     choice: Choice
-    host: str | None
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def ask(self, prompt: str) -> Iterator[Part]:
@@ -45,31 +32,16 @@ class Conversation:
 
         Raises:
             UsageError: the prompt is no text.
-            EngineError: Ollama does not answer, or refuses.
+            EngineError: the engine does not answer, or refuses.
         """
         require_text(prompt)
         question = {"role": "user", "content": disarm(prompt)}
+        asked = Chat(self.choice.name, [*self.messages, question], think=self.choice.think)
         answer: list[str] = []
-        size = 0
-        with ollama_failures(self.host):
-            stream = connect(self.host).chat(
-                self.choice.name,
-                messages=[*self.messages, question],
-                stream=True,
-                think=self.choice.think,
-            )
-            for chunk in stream:
-                size += len(chunk.message.thinking or "") + len(chunk.message.content or "")
-                if size > MAX_ANSWER_CHARACTERS:
-                    raise OllamaRefusedError(
-                        f"The answer of {self.choice.name} is longer than any model's.",
-                        "Something else may answer: set OLLAMA_HOST to where Ollama runs.",
-                    )
-                if chunk.message.thinking:
-                    yield Part(chunk.message.thinking, thinking=True)
-                if chunk.message.content:
-                    answer.append(chunk.message.content)
-                    yield Part(chunk.message.content, thinking=False)
+        for part in self.engine.answer(asked):
+            if not part.thinking:
+                answer.append(part.text)
+            yield part
         self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
 
 
@@ -88,14 +60,13 @@ def require_text(typed: str | bytes) -> str:
         ) from error
 
 
-def start(model: str, host: str | None, *, think: bool | None, system: str = "") -> Conversation:
+def start(model: str, engine: Engine, *, think: bool | None, system: str = "") -> Conversation:
     """Begin a conversation with the name that `model` and `think` mean.
 
     Raises:
-        EngineError: Ollama does not answer.
+        EngineError: the engine does not answer.
         UsageError: it has no such model, or the system prompt is no text.
     """
     require_text(system)
-    names = Server(server_address(host)).names()
     opening = [{"role": "system", "content": system}] if system else []
-    return Conversation(choose_name(model, names, think), host, opening)
+    return Conversation(engine, choose_name(model, engine.names(), think), opening)

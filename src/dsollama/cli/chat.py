@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.settings import no_color_wanted, usual_ollama_host
+from dsollama.settings import no_color_wanted
 
 if TYPE_CHECKING:
-    from dsollama.chat.conversation import Conversation, Part
+    from dsollama.chat.conversation import Conversation
+    from dsollama.engines.protocol import Part
 
 _HELP = """Talk to an installed model through the running Ollama.
 
@@ -42,6 +43,7 @@ def _chat(
     ] = "",
 ) -> None:
     from dsollama.chat.conversation import require_text, start
+    from dsollama.engines.registry import connect
 
     if prompt is None and not sys.stdin.isatty():
         prompt = require_text(sys.stdin.buffer.read()).strip()
@@ -49,7 +51,7 @@ def _chat(
         raise typer.BadParameter("the prompt is empty")
 
     printer = _Printer(dim=sys.stderr.isatty() and not no_color_wanted())
-    conversation = start(model, usual_ollama_host(), think=think, system=system)
+    conversation = start(model, connect("ollama"), think=think, system=system)
     if prompt is not None:
         printer.answer(conversation.ask(prompt))
     else:

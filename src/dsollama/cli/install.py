@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.catalog_help import MODELS, QUANTS, CatalogCommand
 from dsollama.cli.options import JsonOption, StoreOption, read_settings
+from dsollama.cli.tables import MODELS, QUANTS, TableCommand
 from dsollama.install.request import InstallRequest, Merger, Via
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to the program."""
     app.command(
         "install",
-        cls=CatalogCommand,
+        cls=TableCommand,
         help=_HELP,
         short_help="Download, merge and register a quant.",
     )(_install)

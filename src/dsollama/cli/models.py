@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dsollama.cli.catalog_help import MODELS, CatalogCommand
 from dsollama.cli.options import JsonOption, StoreOption, store_settings
+from dsollama.cli.tables import MODELS, TableCommand
 
 if TYPE_CHECKING:
     from dsollama.manifest.modelfile import Modelfile
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command("show", help="Show a model's weights, settings and origin.")(_show)
     app.command(
         "modelfile",
-        cls=CatalogCommand,
+        cls=TableCommand,
         short_help="Print a model's Modelfile.",
         help="Print the Modelfile of an installed model, or of a catalog model "
         f"({MODELS}) for a merged file of your own.",

@@ -9,9 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dsollama.cli.catalog_help import MODELS, CatalogCommand
-from dsollama.prompts.engines import Engine
-from dsollama.settings import usual_ollama_host
+from dsollama.cli.tables import MODELS, RENDERERS, TableCommand
 
 _RENDER_HELP = """Render a conversation and print the prompt, to the letter.
 
@@ -33,11 +31,11 @@ def register(app: typer.Typer) -> None:
     )
     templates.command(
         "show",
-        cls=CatalogCommand,
+        cls=TableCommand,
         help="Print a template: for Ollama (go) or for llama.cpp (jinja).",
     )(_show)
     templates.command(
-        "render", cls=CatalogCommand, help=_RENDER_HELP, short_help="Render a conversation."
+        "render", cls=TableCommand, help=_RENDER_HELP, short_help="Render a conversation."
     )(_render)
     app.add_typer(templates, name="template")
 
@@ -45,14 +43,15 @@ def register(app: typer.Typer) -> None:
 def _show(
     model: ModelOption = None,
     variant: Annotated[str, typer.Option("--variant", help="Of the go template.")] = "",
-    engine: Annotated[Engine, typer.Option("--engine", help="go or jinja.")] = Engine.GO,
+    engine: Annotated[str, typer.Option("--engine", help="go or jinja, or whose it is.")] = "go",
 ) -> None:
     from dsollama.catalog.models import DEFAULT_MODEL, find_model
+    from dsollama.prompts.renderers import find_renderer
     from dsollama.templates.jinja import jinja_template
     from dsollama.templates.variants import choose_variants, go_template
 
     found = find_model(model or DEFAULT_MODEL)
-    if engine in {Engine.JINJA, Engine.LLAMA_SERVER}:
+    if find_renderer(engine).templates == "jinja":
         typer.echo(jinja_template(found.format), nl=False)
         return
     wanted = [variant] if variant else found.variants[:1]
@@ -64,7 +63,7 @@ def _render(
         str, typer.Argument(metavar="[MESSAGES]", help="A JSON file, or - for stdin.")
     ] = "-",
     model: ModelOption = None,
-    engine: Annotated[Engine, typer.Option("--engine", help="What renders.")] = Engine.JINJA,
+    engine: Annotated[str, typer.Option("--engine", help=f"What renders: {RENDERERS}.")] = "jinja",
     think: Annotated[
         bool | None, typer.Option("--think/--no-think", help="Mode.", show_default=False)
     ] = None,
@@ -75,24 +74,23 @@ def _render(
         str | None, typer.Option("--name", help="The model's name on the running Ollama.")
     ] = None,
     url: Annotated[
-        str, typer.Option("--url", help="Address of the llama-server.")
-    ] = "http://127.0.0.1:8001",
+        str | None,
+        typer.Option(
+            "--url",
+            help="Address of the engine. Default: OLLAMA_HOST; of a llama-server "
+            "http://127.0.0.1:8001.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     from dsollama.catalog.models import DEFAULT_MODEL, find_model
     from dsollama.cli.output import write
+    from dsollama.engines.protocol import Chat
     from dsollama.prompts.render import render
 
-    prompt = render(
-        engine,
-        find_model(model or DEFAULT_MODEL),
-        _read_list(messages),
-        _read_list(tools) if tools else [],
-        think=think,
-        name=name,
-        host=usual_ollama_host(),
-        url=url,
-    )
-    write(prompt)
+    found = find_model(model or DEFAULT_MODEL)
+    asked = Chat(name or "", _read_list(messages), _read_list(tools) if tools else [], think)
+    write(render(engine, found, asked, url))
 
 
 def _read_list(path: str) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsollama.cli.catalog_help import MODELS, CatalogCommand
 from dsollama.cli.options import JsonOption, StoreOption, store_settings
+from dsollama.cli.tables import MODELS, TableCommand
 from dsollama.settings import usual_ollama_host
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to the program."""
     app.command(
         "verify",
-        cls=CatalogCommand,
+        cls=TableCommand,
         help=_HELP,
         short_help="Check the files, or Ollama's prompts.",
     )(_verify)

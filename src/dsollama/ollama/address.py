@@ -15,8 +15,8 @@ _SENDABLE = re.compile(r"[!-~]+")
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what a server listens on
 
 
-def server_address(host: str | None) -> str:
-    """Return the URL for a value of OLLAMA_HOST, as Ollama reads it (envconfig.Host).
+def server_address(host: str | None, setting: str = "OLLAMA_HOST") -> str:
+    """Return the URL for a value of `setting`, as Ollama reads its OLLAMA_HOST (envconfig.Host).
 
     An address that only a server can mean (0.0.0.0) becomes loopback.
 
@@ -34,7 +34,7 @@ def server_address(host: str | None) -> str:
         _require_sendable(scheme, name, parts.path)
     except ValueError as error:
         raise UsageError(
-            f"OLLAMA_HOST is {_without_password(text)!r}, which is no address.",
+            f"{setting} is {_without_password(text)!r}, which is no address.",
             "It is written HOST:PORT or a URL.",
         ) from error
     name = _ANY.get(name, f"[{name}]" if ":" in name else name)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from dsollama.errors import (
+    EngineError,
     OllamaRefusedError,
     OllamaSilentError,
     OllamaUnreachableError,
@@ -66,30 +67,58 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class PeerErrors:
+    """The errors of one kind of server."""
+
+    unreachable: type[EngineError]
+    silent: type[EngineError]
+    refused: type[EngineError]
+
+
+_OLLAMA = PeerErrors(OllamaUnreachableError, OllamaSilentError, OllamaRefusedError)
+
+
+@dataclass(frozen=True)
 class Peer:
-    """A server: its address as a URL without a password, its program, and where it is set."""
+    """A server.
+
+    Attributes:
+        address: a URL without a password.
+        program: which one it is.
+        setting: where its address is set.
+        start: a hint for when nobody answers.
+        errors: raised for it.
+    """
 
     address: str
     program: str = "Ollama"
     setting: str = "OLLAMA_HOST"
     start: str = "Start it with `ollama serve`, or set OLLAMA_HOST to where it runs."
+    errors: PeerErrors = _OLLAMA
 
-    def nobody(self) -> OllamaUnreachableError:
+    def nobody(self) -> EngineError:
         """Return the error for an address where nobody answers."""
-        return OllamaUnreachableError(f"No {self.program} answers at {self.address}.", self.start)
+        return self.errors.unreachable(f"No {self.program} answers at {self.address}.", self.start)
 
-    def broken(self) -> OllamaUnreachableError:
+    def broken(self) -> EngineError:
         """Return the error for a connection that broke."""
-        return OllamaUnreachableError(
+        return self.errors.unreachable(
             f"The connection to the {self.program} at {self.address} broke.",
             "Its log may say why. Run the same command again.",
         )
 
-    def no_server(self, what: str) -> OllamaRefusedError:
+    def no_server(self, what: str) -> EngineError:
         """Return the error for an answer that no such server gives."""
-        return OllamaRefusedError(
+        return self.errors.refused(
             f"What listens at {self.address} does not answer as {self.program} does: {what}.",
             f"Set {self.setting} to where {self.program} runs.",
+        )
+
+    def too_long(self, name: str) -> EngineError:
+        """Return the error for an answer that is longer than any model's."""
+        return self.errors.refused(
+            f"The answer of {name} is longer than any model's.",
+            f"Something else may answer: set {self.setting} to where {self.program} runs.",
         )
 
     def failure(self, error: WireError | HTTPException) -> Exception:
@@ -97,7 +126,7 @@ class Peer:
         if isinstance(error, SilentError | DeafError):
             silent = isinstance(error, SilentError)
             what = "does not answer within" if silent else "takes nothing for"
-            return OllamaSilentError(
+            return self.errors.silent(
                 f"The {self.program} at {self.address} {what} {error}.",
                 "It may be busy, or stopped: its log has more. DSOLLAMA_ANSWER_TIMEOUT and "
                 "DSOLLAMA_WORK_TIMEOUT let dsollama wait longer.",
@@ -166,9 +195,8 @@ def asked(peer: Peer, wanted: Question, limits: Limits) -> Answer:
     """Ask, and return the whole answer.
 
     Raises:
-        OllamaUnreachableError: nobody answers, or the connection broke.
-        OllamaSilentError: it takes too long.
-        OllamaRefusedError: it is too large, compressed, a redirect, or no HTTP.
+        EngineError: one of `peer.errors`. Unreachable: nobody answers, or the connection broke.
+            Silent: it takes too long. Refused: it is too large, compressed, a redirect, or no HTTP.
     """
     with _opened(peer, wanted, limits, [Allowance(limits.seconds, limits.size)]) as response:
         return Answer(response.status, b"".join(_chunks(peer, response)))
@@ -262,7 +290,7 @@ def _sent(peer: Peer, connection: BoundedConnection, wanted: Question, prefix: s
 
 def _require_plain(peer: Peer, response: HTTPResponse) -> None:
     if response.status in _REDIRECTS:
-        raise OllamaRefusedError(
+        raise peer.errors.refused(
             f"The {peer.program} at {peer.address} sends dsollama on to "
             f"{_place(response.headers.get('Location', ''))}, which it does not follow.",
             f"Set {peer.setting} to the address where {peer.program} itself answers.",

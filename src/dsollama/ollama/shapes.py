@@ -69,9 +69,3 @@ class Progress(Struct, frozen=True):
     error: str = ""
     completed: int | None = None
     total: int | None = None
-
-
-class Applied(Struct, frozen=True):
-    """Of a llama-server's /apply-template."""
-
-    prompt: str

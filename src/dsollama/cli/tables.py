@@ -1,4 +1,4 @@
-"""Help texts that list the catalog's models and quants; the catalog is read when one is shown."""
+"""Help texts that list models, quants and engines; their tables are read when one is shown."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ MODELS = "{models}"
 QUANTS = "{quants}"
 """Stands in a help text for the quants of the default model."""
 
+RENDERERS = "{renderers}"
+"""Stands in a help text for what can render a prompt."""
 
-class CatalogCommand(TyperCommand):
-    """A command in whose help MODELS and QUANTS stand for what the catalog has."""
+
+class TableCommand(TyperCommand):
+    """A command in whose help MODELS, QUANTS and RENDERERS stand for what there is."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, as click does."""
@@ -29,11 +32,13 @@ class CatalogCommand(TyperCommand):
 
 
 def fill(text: str) -> str:
-    """Return a help text with the catalog's models and quants in place."""
+    """Return a help text with the models, quants and renderers in place."""
     from dsollama.catalog.models import DEFAULT_MODEL, load_catalog
 
-    if MODELS not in text and QUANTS not in text:
-        return text
+    if RENDERERS in text:
+        from dsollama.prompts.renderers import renderers
+
+        text = text.replace(RENDERERS, ", ".join(renderers()))
     models = load_catalog()
     quants = _quants(models[DEFAULT_MODEL])
     return text.replace(MODELS, ", ".join(models)).replace(QUANTS, quants)
