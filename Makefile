@@ -39,8 +39,9 @@ demo-engine: .venv/ready
 	  echo "No Ollama 0.30 or newer on PATH: building the pinned one, once per machine (some 10 minutes on 2 cores)."; \
 	  $(MAKE) --no-print-directory engines; }
 
-modelfiles: .venv/ready  ## write modelfiles/ again from the catalog and the templates
+modelfiles: .venv/ready  ## write modelfiles/ and the expected prompts again from the catalog and the templates
 	$(BIN)/python scripts/write_modelfiles.py
+	$(BIN)/python scripts/write_expected.py
 
 reliability: .venv/ready engines  ## run every fault and write the table of docs/reliability.md
 	$(BIN)/python scripts/write_reliability.py

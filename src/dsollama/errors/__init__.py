@@ -57,44 +57,30 @@
 An error is one sentence (``str(error)``), a hint that fixes it, a ``code`` and an ``exit_code``.
 Foreign exceptions are turned into these where they enter (``hub.client``, ``ollama.client``,
 ``store``, ``gguf.split_program``); ``cli.app`` alone turns these into exits.
+
+All are imported from here; the root and the engines' errors lie in modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+# Unsorted: ruff would write a statement for each name.
+# isort: off
+from dsollama.errors.engines import (
+    EngineError as EngineError,
+    LlamaServerRefusedError as LlamaServerRefusedError,
+    LlamaServerSilentError as LlamaServerSilentError,
+    LlamaServerUnreachableError as LlamaServerUnreachableError,
+    OllamaRefusedError as OllamaRefusedError,
+    OllamaSilentError as OllamaSilentError,
+    OllamaTooOldError as OllamaTooOldError,
+    OllamaUnreachableError as OllamaUnreachableError,
+    ProgramFailedError as ProgramFailedError,
+    ProgramMissingError as ProgramMissingError,
+    WrongMergeError as WrongMergeError,
+)
+from dsollama.errors.root import DsollamaError as DsollamaError, causes as causes
 
-_MAX_CAUSES = 20
-
-
-class DsollamaError(Exception):
-    """Root of the tree; never raised itself."""
-
-    code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1
-    usual_hint: ClassVar[str] = ""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        """Keep the sentence and the hint.
-
-        Args:
-            message: one sentence that says what went wrong.
-            hint: what the user can do about it; the class's usual hint where empty.
-        """
-        super().__init__(message)
-        self.hint = hint or self.usual_hint
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it comes from, also as requests and httpx wrap them."""
-    waiting, seen = [error], 0
-    while waiting and seen < _MAX_CAUSES:
-        each = waiting.pop(0)
-        seen += 1
-        yield each
-        context = None if each.__suppress_context__ else each.__context__
-        inner = (each.__cause__, context, getattr(each, "reason", None), *each.args)
-        waiting += [found for found in inner if isinstance(found, BaseException)]
+# isort: on
 
 
 class UsageError(DsollamaError):
@@ -337,74 +323,6 @@ class DamagedBlobError(StoreError):
     """Weights that the store has do not have the bytes that their name says."""
 
     code = "damaged-blob"
-
-
-class EngineError(DsollamaError):
-    """Ollama or one of llama.cpp's programs failed or is not there."""
-
-    code = "engine"
-    exit_code = 6
-
-
-class OllamaUnreachableError(EngineError):
-    """No Ollama answers at OLLAMA_HOST."""
-
-    code = "ollama-unreachable"
-
-
-class OllamaSilentError(EngineError):
-    """An Ollama that was reached takes longer than it may."""
-
-    code = "ollama-silent"
-
-
-class OllamaRefusedError(EngineError):
-    """Ollama answered with an error."""
-
-    code = "ollama-refused"
-
-
-class OllamaTooOldError(EngineError):
-    """An Ollama from before 0.30, which runs models and templates in another way."""
-
-    code = "ollama-too-old"
-    usual_hint = "Update it to 0.30 or newer."
-
-
-class LlamaServerUnreachableError(EngineError):
-    """No llama-server answers at the address."""
-
-    code = "llama-server-unreachable"
-
-
-class LlamaServerSilentError(EngineError):
-    """A llama-server that was reached takes longer than it may."""
-
-    code = "llama-server-silent"
-
-
-class LlamaServerRefusedError(EngineError):
-    """A llama-server answered with an error, or something else answered."""
-
-    code = "llama-server-refused"
-
-
-class ProgramMissingError(EngineError):
-    """A program that the chosen road needs is not installed."""
-
-    code = "program-missing"
-
-
-class ProgramFailedError(EngineError):
-    """A program ran and failed."""
-
-    code = "program-failed"
-
-
-class WrongMergeError(EngineError):
-    """A program ended well, and what it wrote is not what the shards make."""
-
-    code = "wrong-merge"
 
 
 class LimitError(DsollamaError):
