@@ -8,13 +8,14 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import dsollama
 from dsollama import programs
-from dsollama.errors import ProgramMissingError
+from dsollama.errors import ProgramFailedError, ProgramMissingError
 from dsollama.gguf.split_program import PROGRAM, find_program
 from dsollama.ollama.private import find_ollama
 
@@ -173,3 +174,54 @@ def test_programs_are_started_by_their_owner_alone() -> None:
                 found.append((path.name, node.func.attr))
     assert {path for path, _ in found} == {"programs.py"}, found
     assert stat.S_ISREG(Path(programs.__file__).stat().st_mode)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_server_ends_with_its_block_and_so_do_its_children(
+    deaf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that does not listen to a polite signal."""
+    monkeypatch.setattr(programs, "STOP_SECONDS", 0.5)
+    server = script(
+        tmp_path / "server",
+        "import os, signal, subprocess, sys, time\n"
+        f"if {deaf}: signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "print(os.getpid(), child.pid, flush=True)\n"
+        "time.sleep(300)\n",
+    )
+    log = tmp_path / "log"
+    with programs.serving([str(server)], KEPT, log, lambda: log.read_text().endswith("\n")):
+        pids = [int(pid) for pid in log.read_text().split()]
+        assert all(map(alive, pids))
+    deadline = time.monotonic() + 60
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("print('no port'); print('gave up')", "gave up"),
+        ("import time; time.sleep(300)", "nothing"),
+    ],
+)
+def test_a_server_that_does_not_come_up_is_told_with_its_last_words(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if said == "nothing":
+        monkeypatch.setattr(programs, "START_SECONDS", 0.5)
+    server = script(tmp_path / "server", text)
+    with (
+        pytest.raises(ProgramFailedError, match=f"`server serve` did not come up: .*{said}"),
+        programs.serving([str(server), "serve"], KEPT, tmp_path / "log", lambda: False),
+    ):
+        pass

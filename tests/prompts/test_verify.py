@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from dsollama.catalog.formats import VARIANTS
+from dsollama.catalog.formats import FORMATS, VARIANTS, PromptFormat
+from dsollama.catalog.models import find_model
+from dsollama.errors import UsageError
 from dsollama.ollama.private import free_port, private_ollama
 from dsollama.ollama.shapes import Shown
 from dsollama.prompts import verify as prompts_module
@@ -165,6 +167,25 @@ def test_no_server_is_said() -> None:
     )  # fmt: skip
     assert done.returncode == 6
     assert "No Ollama answers" in done.stderr
+
+
+def test_a_format_without_expected_prompts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "v3.1", PromptFormat("v9"))
+    with pytest.raises(UsageError, match="no prompts of the format v9"):
+        prompts_module._reference(prompts_module.load_cases()[0], find_model("v3.1"))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "variant"),
+    [
+        ("v3.1", "deepseek-v3.1:q2", "plain"),
+        ("v3.1", "deepseek-v3.1:q2-thinking", "thinking"),
+        ("v3-0324", "deepseek-v3-0324:q2-thinking", "plain"),
+        ("r1-0528", "deepseek-r1-0528:q2-thinking", "always-thinking"),
+    ],
+)
+def test_the_suffix_of_a_name_tells_its_variant(model: str, name: str, variant: str) -> None:
+    assert prompts_module._variant(name, find_model(model)) is VARIANTS[variant]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def _show(
     model: ModelOption = None,
     variant: Annotated[str, typer.Option("--variant", help="Of the go template.")] = "",
-    engine: Annotated[str, typer.Option("--engine", help="go or jinja, or whose it is.")] = "go",
+    engine: Annotated[str, typer.Option("--engine", help=f"Of which engine: {RENDERERS}.")] = "go",
 ) -> None:
     from dsollama.catalog.models import DEFAULT_MODEL, find_model
     from dsollama.prompts.renderers import find_renderer
