@@ -17,7 +17,8 @@ import pytest
 from dsollama.errors import ProgramMissingError
 from dsollama.events import Event
 from dsollama.install.execute import Installed, execute
-from dsollama.install.plan import InstallPlan, make_plan
+from dsollama.install.plan import InstallPlan
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.ollama.private import (
     find_ollama,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from dsollama.manifest.names import parse_name
-from dsollama.store.ledger import Entry, Source, Span
+from dsollama.store.ledger import LedgerEntry, LedgerFile, Span
 from dsollama.store.store import Store
 
 WEIGHTS = "application/vnd.ollama.image.model"
@@ -60,14 +60,14 @@ def put_ours(store: Store, name: str, weights: bytes, template: bytes = b"t") ->
     return path
 
 
-def ledger_entry(weights: bytes, *names: str) -> Entry:
-    return Entry(
+def ledger_entry(weights: bytes, *names: str) -> LedgerEntry:
+    return LedgerEntry(
         size=len(weights),
         endpoint="http://127.0.0.1:1",
         repository="o/r",
         commit="1" * 40,
         quant="UD-Q2_K_XL",
-        sources=(Source("a.gguf", len(weights), HEX),),
+        sources=(LedgerFile("a.gguf", len(weights), HEX),),
         spans=(Span(0, 0, 0, len(weights)),),
         block=4,
         prefixes=(HEX,),

@@ -162,7 +162,7 @@ def test_ctrl_c_keeps_what_came_and_a_rerun_goes_on(bench: Bench) -> None:
     kept = claimed_bytes(bench.staged()[0])
     assert kept >= bench.shards[0].stat().st_size - 100_000
     plan = bench.plan()
-    assert plan.resumed == kept
+    assert plan.state.resumed == kept
     done = execute(plan, bench.events.append, connections=4)
     assert done.resumed == kept
     assert done.moved == sum(piece.size for piece in plan.layout.pieces) - kept

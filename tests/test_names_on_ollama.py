@@ -15,7 +15,7 @@ import requests
 
 from dsollama.errors import InterruptedByUserError, InvalidNameError, NameTakenError
 from dsollama.install import via_api
-from dsollama.install.plan import make_plan
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.install.via_api import execute_api, plan_api
 from dsollama.manifest.names import parse_name

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dsollama.install.execute import execute
-from dsollama.install.plan import make_plan
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.manifest.names import parse_name
 from dsollama.resources import read_template

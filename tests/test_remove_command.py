@@ -151,15 +151,15 @@ def test_an_interrupted_install_is_told_and_kept_and_goes_on(bench: Bench) -> No
 
     with pytest.raises(InterruptedByUserError):
         execute(bench.plan(), stop, connections=1)
-    resumed = bench.plan().resumed
+    resumed = bench.plan().state.resumed
     report = run(bench.store, "gc")
     assert "the same install would go on from there" in report.stdout
     assert "--delete --all frees" in report.stderr
     assert json.loads(run(bench.store, "gc", "--json").stdout)["findings"][0]["in_place"] == resumed
     assert run(bench.store, "gc", "--delete").stdout == ""
-    assert bench.plan().resumed == resumed > 0
+    assert bench.plan().state.resumed == resumed > 0
     assert run(bench.store, "gc", "--delete", "--all").stdout.startswith(".dsollama/staging/")
-    assert bench.plan().resumed == 0
+    assert bench.plan().state.resumed == 0
     assert bench.install().moved > 0
 
 

@@ -57,7 +57,7 @@ def test_it_stays_with_the_commit_it_began_with_and_says_so(bench: Bench, tmp_pa
     move_on(bench, tmp_path / "newer")
     plan = bench.plan()
     assert plan.commit == old
-    assert plan.resumed > 0
+    assert plan.state.resumed > 0
     assert any(f"goes on with commit {old[:12]}" in note for note in plan.notes)
     assert any(f"--revision {OTHER_COMMIT[:12]}" in note for note in plan.notes)
     before = bench.hub.bytes_sent
@@ -73,7 +73,7 @@ def test_a_revision_takes_the_new_one(bench: Bench, tmp_path: Path) -> None:
     stop_after(bench, 2)
     move_on(bench, tmp_path / "newer")
     plan = bench.plan(revision=OTHER_COMMIT)
-    assert (plan.commit, plan.resumed) == (OTHER_COMMIT, 0)
+    assert (plan.commit, plan.state.resumed) == (OTHER_COMMIT, 0)
 
 
 def test_a_new_commit_with_the_same_shards_takes_over(bench: Bench) -> None:
@@ -82,7 +82,7 @@ def test_a_new_commit_with_the_same_shards_takes_over(bench: Bench) -> None:
     bench.hub.repositories[TERMINUS] = same
     plan = bench.plan()
     assert (plan.commit, plan.notes) == (OTHER_COMMIT, ())
-    assert plan.resumed > 0
+    assert plan.state.resumed > 0
 
 
 def test_resume_alone_needs_no_listing(bench: Bench) -> None:
@@ -124,7 +124,7 @@ def test_a_damaged_record_costs_nothing_but_itself(bench: Bench, data: bytes) ->
     stop_after(bench, 2)
     (bench.staged()[0] / "install.json").write_bytes(data)
     plan = bench.plan()
-    assert plan.resumed > 0
+    assert plan.state.resumed > 0
     execute(plan, bench.events.append, connections=2)
     assert not bench.staged()
 

@@ -27,8 +27,9 @@ from dsollama.errors import (
 )
 from dsollama.events import Event, ShardVerified
 from dsollama.install.execute import Installed, execute
-from dsollama.install.plan import make_plan, with_disk
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.install.state import look
 from dsollama.resources import read_template
 from dsollama.store.finding import Sweep
 from dsollama.store.garbage import find_garbage
@@ -228,10 +229,10 @@ class TestConsume:
     ) -> None:
         """A folder that has none of them, or one, makes no room for the others."""
         inside = folder / "UD-Q2_K_XL"
-        whole = bench.plan().needed
+        whole = bench.plan().state.needed
         for path in bench.shards[1:]:
             (inside / path.name).unlink()
-        assert bench.plan(from_dir=folder, consume=True).needed == whole
+        assert bench.plan(from_dir=folder, consume=True).state.needed == whole
         big = replace(
             bench.plan(from_dir=folder, consume=True),
             size=10**12,
@@ -239,11 +240,11 @@ class TestConsume:
                 replace(each, size=10**12 // 3) for each in bench.plan(from_dir=folder).shards
             ),
         )
-        assert with_disk(big).needed > 10**12 - 1
+        assert look(big, Store(big.store)).needed > 10**12 - 1
         shutil.copy(bench.shards[1], inside)
         shutil.copy(bench.shards[2], inside)
         full = bench.plan(from_dir=folder, consume=True)
-        assert with_disk(replace(big, local=full.local)).needed < 4 * 10**11
+        assert look(replace(big, local=full.local), Store(big.store)).needed < 4 * 10**11
 
     def test_a_damaged_shard_is_not_deleted(self, bench: Bench, folder: Path) -> None:
         path = folder / "UD-Q2_K_XL" / bench.shards[2].name

@@ -108,16 +108,16 @@ class TestFolder:
             else:
                 second = path.parent
         plan = bench.plan(from_dir=second, **offline(bench))
-        assert plan.resumed == 0
+        assert plan.state.resumed == 0
         done = execute(plan, bench.events.append, connections=2)
         assert done.digest == merged_digest(others, bench)
 
     def test_the_same_files_go_on(self, bench: Bench, folder: Path) -> None:
         stopped(bench, from_dir=folder, **offline(bench))
         plan = bench.plan(from_dir=folder, **offline(bench))
-        assert plan.resumed > bench.shards[0].stat().st_size
+        assert plan.state.resumed > bench.shards[0].stat().st_size
         done = execute(plan, bench.events.append, connections=2)
-        assert done.resumed == plan.resumed
+        assert done.resumed == plan.state.resumed
         assert done.digest == merged_digest(bench.shards, bench)
 
     def test_the_other_mergers_shards_are_not_mixed(
@@ -130,8 +130,8 @@ class TestFolder:
         how = {"merger": Merger.LLAMA_GGUF_SPLIT, **offline(bench, gguf_split=str(program))}
         with pytest.raises(DsollamaError, match="failed with code 1"):
             bench.install(from_dir=folder, **how)
-        assert bench.plan(from_dir=folder, **how).resumed > 0
-        assert bench.plan(from_dir=others[0].parent, **how).resumed == 0
+        assert bench.plan(from_dir=folder, **how).state.resumed > 0
+        assert bench.plan(from_dir=others[0].parent, **how).state.resumed == 0
 
     @pytest.mark.parametrize("shard", [1, 3])
     def test_a_file_that_is_written_to_meanwhile_is_told(
@@ -179,7 +179,7 @@ class TestFolder:
         folder = others[0].parent
         bad = bench.install(from_dir=folder, **offline(bench))
         plan = bench.plan(name="honest")
-        assert plan.installed is None
+        assert plan.state.installed is None
         done = execute(plan, bench.events.append, connections=2)
         assert done.digest == merged_digest(bench.shards, bench) != bad.digest
 
@@ -187,9 +187,9 @@ class TestFolder:
         stopped(bench, from_dir=folder, **offline(bench))
         with pytest.raises(DsollamaError, match="no Hub has listed"):
             bench.plan(resume=True)
-        assert bench.plan(resume=True, from_dir=folder).resumed > 0
+        assert bench.plan(resume=True, from_dir=folder).state.resumed > 0
         plan = bench.plan()
-        assert (plan.commit, plan.resumed) == (bench.repository.commit, 0)
+        assert (plan.commit, plan.state.resumed) == (bench.repository.commit, 0)
 
 
 class TestMirror:
@@ -233,7 +233,7 @@ class TestMirror:
         with LoopbackHub({TERMINUS: without_digests(others)}) as second:
             settings = mirror.settings(endpoint=second.endpoint)
             plan = mirror.plan(settings=settings, revision="main")
-            assert plan.resumed == 0
+            assert plan.state.resumed == 0
             done = execute(plan, mirror.events.append, connections=2)
         assert done.digest == merged_digest(others, mirror)
 
@@ -253,7 +253,7 @@ class TestLostLedger:
         shutil.rmtree(bench.store / ".dsollama")
         done = bench.install(name="second")
         assert (done.digest, done.moved) == (first.digest, 0)
-        assert bench.plan().installed == first.digest
+        assert bench.plan().state.installed == first.digest
 
     def test_a_single_file_too(self, single: Path, bench: Bench) -> None:
         bench.repository.add(single.name, single)
@@ -315,7 +315,7 @@ class TestOtherStore:
         entry = Store(settings.store).ledger.read(done.digest)
         assert entry is not None
         assert (entry.endpoint, entry.folder) == (bench.hub.endpoint, "")
-        assert bench.plan(settings=settings).installed == honest
+        assert bench.plan(settings=settings).state.installed == honest
 
     def test_a_single_file_is_proved_too(self, single: Path, bench: Bench, tmp_path: Path) -> None:
         bench.repository.add(single.name, single)
@@ -337,7 +337,7 @@ class TestOtherStore:
         assert "no published digest" in command(bench, "verify").stdout
         # the honest Hub's install is another one
         plan = bench.plan(name="honest")
-        assert plan.installed is None
+        assert plan.state.installed is None
         assert execute(plan, bench.events.append, connections=2).digest == honest
 
     def test_copied_without_the_hub_it_is_proved_by_the_hub_later(

@@ -38,7 +38,7 @@ from dsollama.errors import (
 from dsollama.events import BytesMoved, Event, Noted, StepStarted
 from dsollama.install import via_api
 from dsollama.install.execute import Installed
-from dsollama.install.plan import make_plan
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest, Via
 from dsollama.install.via import choose_way, staging_root
 from dsollama.install.via_api import ApiPlan, execute_api, plan_api

@@ -18,7 +18,7 @@ from dsollama.events import Event
 from dsollama.gguf.merge import MergedLayout
 from dsollama.manifest.layers import MODEL
 from dsollama.manifest.names import parse_name
-from dsollama.store.ledger import Entry
+from dsollama.store.ledger import LedgerEntry
 from dsollama.store.store import Store
 
 from conftest import Bench
@@ -54,7 +54,7 @@ class Installed:
         return self.store.blob_path(self.digest)
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> LedgerEntry:
         entry = self.store.ledger.read(self.digest)
         assert entry is not None
         return entry

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from verify_store.conftest import BLOCK, NAMES, Installed, prefixes
 
+from check.conftest import BLOCK, NAMES, Installed, prefixes
 from dsollama.check.check import check
 from dsollama.check.plan import plan_check
 from dsollama.check.reading import PIECE_BYTES, BlobReader

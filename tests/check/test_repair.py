@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from verify_store.conftest import BLOCK, Installed, prefixes
 
+from check.conftest import BLOCK, Installed, prefixes
 from dsollama.check.check import check
 from dsollama.check.plan import plan_check
 from dsollama.errors import (
@@ -25,9 +25,9 @@ from dsollama.errors import (
     UsageError,
 )
 from dsollama.events import BytesMoved
-from dsollama.hub import ranges
 from dsollama.ollama.private import free_port, private_environment, private_ollama
-from dsollama.store.ledger import Source, Span
+from dsollama.sources import ranges
+from dsollama.store.ledger import LedgerFile, Span
 from dsollama.testing.loopback_hub import Fault, LoopbackHub, Request
 
 from conftest import TERMINUS, Bench, make_repository
@@ -291,7 +291,7 @@ class TestForged:
         spoilt = installed.spoil(3)
         if changes.get("sources") == "paths":
             paths = tuple(
-                Source("../../etc/passwd", each.size, each.sha256)
+                LedgerFile("../../etc/passwd", each.size, each.sha256)
                 for each in installed.entry.sources
             )
             changes = {"sources": paths}

@@ -15,7 +15,7 @@ from conformance import conversations as said
 from dsollama.catalog.formats import FORMATS
 from dsollama.catalog.models import find_model
 from dsollama.install.execute import execute
-from dsollama.install.plan import make_plan
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template

@@ -22,7 +22,7 @@ from dsollama.check.plan import plan_check
 from dsollama.gguf.shards import shard_file_name
 from dsollama.gguf.split_program import merge
 from dsollama.install.execute import execute
-from dsollama.install.plan import make_plan
+from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.resources import read_template
 from dsollama.settings import Settings

@@ -23,7 +23,7 @@ from dsollama.manifest.layers import (  # noqa: E402
     manifest_bytes,
     small_layers,
 )
-from dsollama.store.ledger import Entry, Source, Span  # noqa: E402
+from dsollama.store.ledger import LedgerEntry, LedgerFile, Span  # noqa: E402
 from dsollama.templates.variants import catalog_modelfile, choose_variants  # noqa: E402
 from dsollama.testing.tiny_model import tiny_model, write_gguf, write_shards  # noqa: E402
 from dsollama.transfer import journal  # noqa: E402
@@ -52,9 +52,10 @@ def journal_file(folder: Path) -> list[bytes]:
 def ledger(_folder: Path) -> list[bytes]:
     """An entry as an install writes it."""
     hexes = ("0" * 64, "f" * 64)
-    entry = Entry(
+    entry = LedgerEntry(
         size=10, endpoint="https://huggingface.co", repository="o/r", commit="1" * 40,
-        quant="UD-Q2_K_XL", sources=(Source("a/b.gguf", 12, hexes[0]), Source("c", 1, None)),
+        quant="UD-Q2_K_XL",
+        sources=(LedgerFile("a/b.gguf", 12, hexes[0]), LedgerFile("c", 1, None)),
         spans=(Span(0, 2, 0, 10),), block=4, prefixes=hexes, names=("a:b",),
         installed="2026-01-01T00:00:00+00:00", dsollama="0.1.0",
     )  # fmt: skip

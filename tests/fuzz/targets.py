@@ -26,7 +26,7 @@ from dsollama.gguf.header import MAX_HEADER_BYTES, Header, NeedMoreBytesError, p
 from dsollama.gguf.merge import MergedLayout, merge_layout
 from dsollama.manifest.modelfile_text import parse_modelfile, write_modelfile
 from dsollama.manifest.names import ModelName
-from dsollama.store.ledger import Entry as LedgerEntry
+from dsollama.store.ledger import LedgerEntry
 from dsollama.store.store import Store
 from dsollama.transfer import journal
 

@@ -6,9 +6,10 @@ import pytest
 
 from dsollama.errors import TransferError
 from dsollama.events import Noted
-from dsollama.hub import ranges
-from dsollama.hub.ranges import RangeReader
 from dsollama.settings import Patience
+from dsollama.sources import ranges
+from dsollama.sources.huggingface import HuggingFace
+from dsollama.sources.watch import Watch
 from dsollama.testing.loopback_hub import Fault
 
 from conftest import TERMINUS, Bench
@@ -27,14 +28,10 @@ def test_a_silent_connection_has_stalled(
     monkeypatch.setattr(ranges, "MAX_FAILURES", 2)
     path = next(iter(bench.repository.files))
     size = bench.shards[0].stat().st_size
-    reader = RangeReader(
-        bench.hub.endpoint,
-        TERMINUS,
-        bench.repository.commit,
-        bench.events.append,
-        patience=Patience(read=socket, wait=0.1),
-    )
-    reader._watch = ranges._Watch(watch)
+    hub = HuggingFace(bench.hub.endpoint)
+    reader = hub.reader(TERMINUS, bench.repository.commit, bench.events.append)
+    reader.patience = Patience(read=socket, wait=0.1)
+    reader._watch = Watch(watch)
     bench.hub.fault = lambda request: Fault(stall_after=came) if request.server == "cdn" else None
     with pytest.raises(TransferError, match="failed 2 times in a row: the connection stalled"):
         reader.read(path, 0, size, size)

@@ -34,7 +34,7 @@ print(awake() - began, time.monotonic() - real)
 """
 
 INSTALL = f"""
-from dsollama.hub import ranges
+from dsollama.sources import ranges
 ranges.GIVE_UP_SECONDS = {GIVE_UP_SECONDS}
 from dsollama.cli.app import main
 main()

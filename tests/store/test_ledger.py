@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dsollama.store.ledger import MAX_ENTRY_BYTES, Entry, Ledger, Source, Span
+from dsollama.store.ledger import MAX_ENTRY_BYTES, Ledger, LedgerEntry, LedgerFile, Span
 
 ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 HEX = "0" * 64
-ENTRY = Entry(
+ENTRY = LedgerEntry(
     size=10,
     endpoint="http://127.0.0.1:1",
     repository="o/ü",
     commit="1" * 40,
     quant="UD-Q2_K_XL",
-    sources=(Source("a/b.gguf", 12, HEX),),
+    sources=(LedgerFile("a/b.gguf", 12, HEX),),
     spans=(Span(0, 2, 0, 10),),
     block=4,
     prefixes=(HEX, HEX, HEX),

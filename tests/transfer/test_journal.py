@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dsollama.events import Noted
-from dsollama.install.plan import staged_pieces
 from dsollama.store.store import Store
 from dsollama.transfer import journal
 from dsollama.transfer.journal import (
@@ -130,7 +129,7 @@ def test_a_lying_journal_costs_a_second_fetch_and_never_the_model(bench: Bench) 
         file.truncate(plan.size)
     files = dict.fromkeys(range(len(plan.shards)), staging)
     regions = make_regions(
-        plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), plan.size
+        plan.shards, plan.staged_pieces, files, dict.fromkeys(files, b""), plan.size
     )
     write_claims(staging, {n: each.size for n, each in enumerate(make_segments(regions))})
     done = bench.install()

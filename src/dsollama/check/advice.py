@@ -10,7 +10,8 @@ from functools import cached_property
 from dsollama.catalog.formats import THINKING, VARIANTS
 from dsollama.catalog.models import find_by_repository
 from dsollama.manifest.names import ModelName
-from dsollama.store.ledger import Entry
+from dsollama.sources.registry import source_named
+from dsollama.store.ledger import LedgerEntry
 from dsollama.store.spelling import Clash
 from dsollama.store.store import Store
 from dsollama.units import MAX_SHOWN, some_of
@@ -18,11 +19,8 @@ from dsollama.units import MAX_SHOWN, some_of
 _MAX_NAMES = 100_000
 """Of all entries together, each a line of memory."""
 
-WITHOUT_TOKEN = "HF_HUB_DISABLE_IMPLICIT_TOKEN=1"  # noqa: S105 - keeps one from being sent
-"""Before a command: the user's token is not sent; huggingface_hub's own variable."""
 
-
-def install_command(entry: Entry, store: Store, endpoint: str) -> str:
+def install_command(entry: LedgerEntry, store: Store, endpoint: str) -> str:
     """Return the `dsollama install` that gives the very blob again, under the same names.
 
     Args:
@@ -30,20 +28,12 @@ def install_command(entry: Entry, store: Store, endpoint: str) -> str:
         store: where it belongs.
         endpoint: the Hub that a command uses by itself.
     """
+    before, options = source_named(entry.endpoint, trusted=endpoint).install_words(entry.commit)
     words = ["dsollama", "install", f"hf.co/{entry.repository}:{entry.quant}"]
-    words += ["--revision", entry.commit]
+    words += options
     words += _naming(entry)
     words += ["--store", str(store.root)]
-    hub = [] if entry.endpoint == endpoint else [_other_hub(entry.endpoint)]
-    return " ".join([*hub, shlex.join(words)])
-
-
-def _other_hub(endpoint: str) -> str:
-    """Return the settings for another Hub than the user's, which gets no token of his.
-
-    The ledger names it, and whoever can write the store can write the ledger.
-    """
-    return f"{WITHOUT_TOKEN} HF_ENDPOINT={shlex.quote(endpoint)}"
+    return f"{before} {shlex.join(words)}".strip()
 
 
 def repair_command(names: Iterable[ModelName], store: Store) -> str:
@@ -52,7 +42,9 @@ def repair_command(names: Iterable[ModelName], store: Store) -> str:
     return shlex.join(["dsollama", "verify", str(first), "--repair", "--store", str(store.root)])
 
 
-def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[ModelName]) -> str:
+def again(
+    entry: LedgerEntry | None, store: Store, endpoint: str, names: Iterable[ModelName]
+) -> str:
     """Return the sentence that says how to install a model again."""
     if entry is not None and entry.listed:
         return f"Install it again: `{install_command(entry, store, endpoint)}`."
@@ -65,7 +57,7 @@ def again(entry: Entry | None, store: Store, endpoint: str, names: Iterable[Mode
     )
 
 
-def _naming(entry: Entry) -> list[str]:
+def _naming(entry: LedgerEntry) -> list[str]:
     """Return --name and --variants where the defaults would register other names.
 
     The install spells names as the store does, so case tells nothing here.
@@ -96,7 +88,7 @@ class Origins:
         """Look at nothing yet."""
         self._store = store
 
-    def of_name(self, name: ModelName) -> Entry | None:
+    def of_name(self, name: ModelName) -> LedgerEntry | None:
         """Return the first entry of the ledger that has the name."""
         digest = self._digests.get(str(name))
         return self._store.ledger.read(digest) if digest else None

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from dsollama.check.findings import Range
 from dsollama.check.reading import BlobReader
-from dsollama.store.ledger import Entry
+from dsollama.store.ledger import LedgerEntry
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Chain:
             yield Range(start, min(start + self.block, self.size)), prefix
 
 
-def chain_of(digest: str, entry: Entry | None, size: int) -> Chain:
+def chain_of(digest: str, entry: LedgerEntry | None, size: int) -> Chain:
     """Return the ledger's chain if it can be one of this blob, else one of a single block.
 
     Args:
@@ -52,7 +52,7 @@ def chain_of(digest: str, entry: Entry | None, size: int) -> Chain:
     return Chain(max(size, 0), max(size, 1), (name,), known=False)
 
 
-def is_mendable(entry: Entry) -> bool:
+def is_mendable(entry: LedgerEntry) -> bool:
     """Whether the entry says where the blob's bytes can be had; a forged one may not add up."""
     for span in entry.spans:
         if span.file >= len(entry.sources) or span.target + span.size > entry.size:

@@ -18,8 +18,8 @@ from dsollama.check.repair import Repair
 from dsollama.check.sources import BlobSource
 from dsollama.errors import BrokenManifestError
 from dsollama.events import BytesMoved, Listener, Noted, StepStarted
-from dsollama.hub.ranges import RangeReader
 from dsollama.manifest.layers import MODEL
+from dsollama.sources.registry import source_named
 from dsollama.store.files import read_small
 from dsollama.store.store import MAX_JSON, MAX_SMALL_BLOB, Store
 from dsollama.units import format_bytes
@@ -192,13 +192,8 @@ class _Checker:
         entry = self._store.ledger.read(blob.digest)
         if not chain.known or entry is None or not is_mendable(entry):
             return None
-        reader = RangeReader(
-            entry.endpoint,
-            entry.repository,
-            entry.commit,
-            self._listener,
-            anonymous=entry.endpoint != self._plan.endpoint,
-        )
+        source = source_named(entry.endpoint, trusted=self._plan.endpoint)
+        reader = source.reader(entry.repository, entry.commit, self._listener)
         return BlobSource(entry, reader, offline=self._plan.offline)
 
     def _damage(

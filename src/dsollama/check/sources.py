@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from dsollama.check.findings import Range
-from dsollama.errors import HubOfflineError
 from dsollama.gguf.header import MAX_HEADER_BYTES, Header, read_header
 from dsollama.gguf.merge import merge_layout
-from dsollama.hub.ranges import RangeReader
-from dsollama.store.ledger import Entry, Source, Span
+from dsollama.sources.source import Reader, offline_error
+from dsollama.store.ledger import LedgerEntry, LedgerFile, Span
 
 _FIRST_READ = 2**16
 _ZEROS = bytes(2**20)
@@ -22,7 +21,7 @@ class BlobSource:
     Nothing here is proved; whoever takes the bytes compares their digest.
     """
 
-    def __init__(self, entry: Entry, reader: RangeReader, *, offline: bool = False) -> None:
+    def __init__(self, entry: LedgerEntry, reader: Reader, *, offline: bool = False) -> None:
         """Take `entry` for what it says, and read through `reader` unless `offline`."""
         self._entry = entry
         self._reader = reader
@@ -49,12 +48,9 @@ class BlobSource:
         source, shift = self._entry.sources[span.file], span.source - span.target
         yield from self._fetch(source, wanted.start + shift, wanted.end + shift)
 
-    def _fetch(self, source: Source, start: int, end: int) -> Iterator[bytes]:
+    def _fetch(self, source: LedgerFile, start: int, end: int) -> Iterator[bytes]:
         if self._offline:
-            raise HubOfflineError(
-                "HF_HUB_OFFLINE is set and the Hub is needed for the repair.",
-                "Unset HF_HUB_OFFLINE for this command.",
-            )
+            raise offline_error("the Hub is needed for the repair")
         with self._reader.open(source.path, start, end, source.size) as stream:
             while start < end:
                 buffer = memoryview(bytearray(min(len(_ZEROS), end - start)))
@@ -87,7 +83,7 @@ class BlobSource:
         ]
         return merge_layout(headers, [source.size for source in sources]).header
 
-    def _shard_header(self, source: Source, first: int) -> Header:
+    def _shard_header(self, source: LedgerFile, first: int) -> Header:
         return read_header(
             lambda start, end: b"".join(self._fetch(source, start, end)), source.size, first
         )

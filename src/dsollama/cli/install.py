@@ -114,6 +114,16 @@ def _install(
             show_default=False,
         ),
     ] = None,
+    from_url: Annotated[
+        str | None,
+        typer.Option(
+            "--from-url",
+            metavar="URL",
+            help="Take the files from a folder of a web server that has SHA256SUMS, such as a "
+            "mirror in your network, and not from the Hub.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -155,7 +165,7 @@ def _install(
 
     from dsollama.cli.output import hint, print_json, progress, say
     from dsollama.install.execute import execute
-    from dsollama.install.plan import make_plan
+    from dsollama.install.planning import make_plan
     from dsollama.install.via_api import execute_api, plan_api
 
     if not target and not resume:
@@ -174,6 +184,7 @@ def _install(
         from_dir=from_dir,
         consume=consume,
         from_store=from_store,
+        from_url=from_url,
     )
     with progress(as_json=as_json and not dry_run) as listener:
         plan = make_plan(request, listener)
@@ -247,12 +258,12 @@ def _print_plan(plan: InstallPlan) -> None:
         else f"taken for {plan.repository}: {plan.folder}",
         "quant": f"{plan.quant}, {len(plan.shards)} file(s), {format_bytes(plan.size)} merged",
         "download": f"{format_bytes(plan.to_move)}"
-        + (f" ({format_bytes(plan.resumed)} are in place)" if plan.resumed else "")
-        + (" (the model is in the store already)" if plan.installed else ""),
+        + (f" ({format_bytes(plan.state.resumed)} are in place)" if plan.state.resumed else "")
+        + (" (the model is in the store already)" if plan.state.installed else ""),
         "copy": f"{format_bytes(plan.to_copy)} of {len(plan.local)} local file(s)"
         + (", each deleted once it is merged" if plan.consume else ""),
-        "disk": f"needs {format_bytes(plan.needed)}, {format_bytes(plan.free)} free"
-        + ("" if plan.needed <= plan.free else " - NOT ENOUGH"),
+        "disk": f"needs {format_bytes(plan.state.needed)}, {format_bytes(plan.state.free)} free"
+        + ("" if plan.state.needed <= plan.state.free else " - NOT ENOUGH"),
         "store": str(plan.store),
         "merger": plan.merger.value if plan.layout or plan.program else "none (a single file)",
     }

@@ -12,7 +12,7 @@ from dsollama.cli.tables import MODELS, TableCommand
 
 if TYPE_CHECKING:
     from dsollama.manifest.modelfile import Modelfile
-    from dsollama.store.ledger import Entry
+    from dsollama.store.ledger import LedgerEntry
     from dsollama.store.store import InstalledModel, Store
 
 ModelArgument = Annotated[
@@ -160,7 +160,7 @@ def describe(store: Store, model: InstalledModel) -> dict[str, Any]:
     }
 
 
-def _source(entry: Entry) -> str:
+def _source(entry: LedgerEntry) -> str:
     """Say where weights came from; whether a Hub has the same is not known of a folder's."""
     if entry.listed:
         return f"{entry.repository}@{entry.commit[:12]}"

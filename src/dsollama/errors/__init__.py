@@ -215,6 +215,11 @@ class UnsafeRedirectError(HubError):
     code = "unsafe-redirect"
     usual_hint = "A proxy or a login page may stand between this machine and the Hub."
 
+    @classmethod
+    def of(cls, what: str, reason: ValueError) -> UnsafeRedirectError:
+        """Return the error for a redirect of `what` that `addresses.redirected` refuses."""
+        return cls(f"The server redirects {what} to an address that is not safe: {reason}.")
+
 
 class TransferError(HubError):
     """A download failed and went on failing after bounded retries."""

@@ -18,10 +18,11 @@ from dsollama.errors import (
     UsageError,
 )
 from dsollama.gguf.shards import ShardSet, find_shard_sets
-from dsollama.hub.listing import RemoteFile, Repository, list_repository
 from dsollama.install.record import Record, stopped_installs
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.sources.local import gguf_files, reader_of
+from dsollama.sources.registry import source_named
+from dsollama.sources.source import ListedFile, Listing, Source, offline_error
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
 from dsollama.transfer.journal import claimed_bytes
@@ -52,20 +53,22 @@ class Choice:
         split: whether they are shards.
         others: the repository's other files by path, if it was listed.
         notes: what the user should know, a sentence each.
-        folder: where the files are, if no Hub has listed them.
+        folder: where the files are, if no source has listed them.
+        source: what has listed them; None with a folder.
     """
 
     repository: str
     commit: str
     quant: str
-    files: tuple[RemoteFile, ...]
+    files: tuple[ListedFile, ...]
     split: bool
-    others: Repository | None = None
+    others: Listing | None = None
     notes: tuple[str, ...] = ()
     folder: Path | None = None
+    source: Source | None = None
 
 
-def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
+def choose(target: Target, request: InstallRequest, store: Store, source: Source) -> Choice:
     """Decide on the files.
 
     An install that was stopped goes on with its own files, even where the Hub has newer ones by
@@ -74,18 +77,18 @@ def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
     Raises:
         DsollamaError: usage, Hub or shard errors.
     """
-    stopped = None if request.revision else _stopped(target, request, store)
+    stopped = None if request.revision else _stopped(target, request, store, source)
     if request.resume:
         if stopped is None:
             raise UsageError(
                 f"No install of {target.quant} has stopped in {store.root}.",
                 "Leave out --resume to begin one.",
             )
-        return _of_record(stopped[1], request.from_dir)
+        return _of_record(stopped[1], request, source)
     if request.settings.offline and request.from_dir:
         return _of_folder(target, request.from_dir)
-    choice = _of_listing(target, request)
-    if stopped is None or _same_files(stopped[1], choice):
+    choice = _of_listing(target, request, source)
+    if stopped is None or not source.keeps_commits or _same_files(stopped[1], choice):
         return choice
     key, record = stopped
     in_place = format_bytes(claimed_bytes(store.staging(key)))
@@ -94,7 +97,7 @@ def choose(target: Target, request: InstallRequest, store: Store) -> Choice:
         f"{record.commit[:12]}, of which {in_place} are in place; --revision {choice.commit[:12]} "
         "takes the new one"
     )
-    return replace(_of_record(record, None), others=choice.others, notes=(note,))
+    return replace(_of_record(record, request, source), others=choice.others, notes=(note,))
 
 
 def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
@@ -133,7 +136,9 @@ def stopped_request(request: InstallRequest, store: Store) -> InstallRequest:
     )
 
 
-def _stopped(target: Target, request: InstallRequest, store: Store) -> tuple[str, Record] | None:
+def _stopped(
+    target: Target, request: InstallRequest, store: Store, source: Source
+) -> tuple[str, Record] | None:
     """Return the stopped install of the same quant that is furthest."""
     names = {each.lower() for each in (target.repository, *target.alternatives)}
     found: tuple[int, str, Record] | None = None
@@ -142,6 +147,7 @@ def _stopped(target: Target, request: InstallRequest, store: Store) -> tuple[str
             record.repository.lower() in names
             and record.merger == request.merger
             and _means(target.quant, record.quant)
+            and (request.resume or _began_at(source, record, request))
         ):
             done = claimed_bytes(store.staging(key))
             if not (done and (request.resume or record.listed)):
@@ -158,16 +164,28 @@ def _means(typed: str, label: str) -> bool:
         return False
 
 
-def _of_record(record: Record, folder: Path | None) -> Choice:
+def _began_at(source: Source, record: Record, request: InstallRequest) -> bool:
+    """Whether a stopped install takes its files from `source`; all Hubs have the same ones."""
+    began = source_named(record.endpoint, trusted=request.settings.endpoint)
+    return began.keeps_commits if source.keeps_commits else began == source
+
+
+def _of_record(record: Record, request: InstallRequest, source: Source) -> Choice:
+    folder = None if record.listed else request.from_dir
     if not record.listed and folder is None:
         raise UsageError(
             "That install copied files of this machine, which no Hub has listed.",
             "Give --from-dir again.",
         )
-    files = tuple(RemoteFile(each.path, each.size, each.sha256) for each in record.files)
-    folder = None if record.listed else folder
+    began = source_named(record.endpoint, trusted=request.settings.endpoint)
     return Choice(
-        record.repository, record.commit, record.quant, files, record.split, folder=folder
+        record.repository,
+        record.commit,
+        record.quant,
+        tuple(ListedFile(each.path, each.size, each.sha256) for each in record.files),
+        record.split,
+        folder=folder,
+        source=None if folder else source if began.keeps_commits else began,
     )
 
 
@@ -179,18 +197,15 @@ def _same_files(record: Record, choice: Choice) -> bool:
     return digests == [(each.size, each.sha256) for each in choice.files]
 
 
-def _of_listing(target: Target, request: InstallRequest) -> Choice:
+def _of_listing(target: Target, request: InstallRequest, source: Source) -> Choice:
     """Look for the quant in the target's repositories, the preferred one first."""
+    if request.settings.offline:
+        raise offline_error("the Hub is needed")
     failure: Exception | None = None
     for name in (target.repository, *target.alternatives):
         try:
-            repository = list_repository(
-                name,
-                revision=request.revision,
-                endpoint=request.settings.endpoint,
-                offline=request.settings.offline,
-            )
-            return _of_repository(repository, target.quant)
+            choice = _of_repository(source.listing(name, request.revision), target.quant)
+            return replace(choice, source=source)
         except (RepositoryNotFoundError, UnknownQuantError, NoGgufError) as error:
             failure = failure or error
     assert failure is not None  # noqa: S101 - there is at least one repository
@@ -200,14 +215,14 @@ def _of_listing(target: Target, request: InstallRequest) -> Choice:
 def _of_folder(target: Target, folder: Path) -> Choice:
     """Go by the names in a folder: there is no listing, so the split metadata has to do."""
     files = {
-        path.name: RemoteFile(path.name, found.st_size, None)
+        path.name: ListedFile(path.name, found.st_size, None)
         for path, found in gguf_files(folder, reader_of(folder))
     }
-    choice = _of_repository(Repository(target.repository, NO_COMMIT, files), target.quant)
+    choice = _of_repository(Listing(target.repository, NO_COMMIT, files), target.quant)
     return replace(choice, others=None, folder=folder)
 
 
-def _of_repository(repository: Repository, typed: str) -> Choice:
+def _of_repository(repository: Listing, typed: str) -> Choice:
     sets = find_shard_sets(repository.files)
     if not sets:
         raise NoGgufError(
@@ -237,7 +252,7 @@ def _of_repository(repository: Repository, typed: str) -> Choice:
     return Choice(repository.name, repository.commit, label, files, found[0].split, repository)
 
 
-def _choices(repository: Repository, sets: Sequence[ShardSet], labels: dict[str, str]) -> str:
+def _choices(repository: Listing, sets: Sequence[ShardSet], labels: dict[str, str]) -> str:
     sized = sorted(
         (sum(repository.files[path].size for path in each.paths), labels[each.prefix])
         for each in sets

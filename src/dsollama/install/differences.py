@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dsollama.catalog.formats import VARIANTS
 from dsollama.catalog.models import CatalogModel
 from dsollama.errors import HubError
-from dsollama.hub.listing import RemoteFile, Repository
-from dsollama.hub.ranges import RangeReader
+from dsollama.sources.source import ListedFile, Listing, Reader
 from dsollama.templates.variants import go_template
 
 MAX_BYTES = 2**16
@@ -23,7 +22,7 @@ _SHOWN = 60
 
 
 def settings_differences(
-    reader: RangeReader, repository: Repository, model: CatalogModel
+    reader: Reader, repository: Listing, model: CatalogModel
 ) -> tuple[str, ...]:
     """Return a sentence for each difference of the repository's settings files from ours."""
     notes = []
@@ -58,7 +57,7 @@ def compare_params(theirs: bytes, ours: Mapping[str, float | int]) -> list[str]:
     return notes
 
 
-def _read(reader: RangeReader, file: RemoteFile | None) -> bytes | None:
+def _read(reader: Reader, file: ListedFile | None) -> bytes | None:
     if file is None or not 0 < file.size <= MAX_BYTES:
         return None
     try:

@@ -18,15 +18,16 @@ from dsollama.errors import (
 from dsollama.events import Listener, ShardVerified, StepStarted
 from dsollama.gguf import split_program
 from dsollama.gguf.shards import shard_file_name
-from dsollama.hub.ranges import RangeReader
 from dsollama.install.consume import MAX_CONNECTIONS, max_ahead
 from dsollama.install.merged import require_merged, shards_gaps
-from dsollama.install.plan import InstallPlan, staged_pieces, with_disk
+from dsollama.install.plan import DiskState, InstallPlan
 from dsollama.install.proof import prove
 from dsollama.install.recheck import note_right, require_right
 from dsollama.install.record import mark_consumed, write_record
 from dsollama.install.register import MergedFile, adopt, names_of, take_over
+from dsollama.install.select import open_shards
 from dsollama.install.staging import MERGED, locked_staging
+from dsollama.install.state import look
 from dsollama.privileges import acting_as
 from dsollama.sources.local import ShardReader
 from dsollama.store.files import store_failures
@@ -83,24 +84,24 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
         DsollamaError: Hub, shard, store or engine errors, or InterruptedByUserError.
     """
     began = time.monotonic()
-    plan = with_disk(plan)
     store = Store(plan.store)
     store.require_writable()
-    digest, moved, copied = "", 0, 0
-    plan = prove(plan, store, listener)
-    if not plan.installed:
-        _require_room(plan)
+    moved, copied = 0, 0
+    prove(plan, store, listener)
+    state = look(plan, store)
+    if not state.installed:
+        _require_room(plan, state)
         with locked_staging(store, plan.key) as staging:
-            plan = with_disk(plan)  # another dsollama may have been quicker
-            if not plan.installed:
+            state = look(plan, store)  # another dsollama may have been quicker
+            if not state.installed:
                 write_record(staging, plan.record)
                 blob = _make_blob(plan, staging, listener, connections)
                 digest, moved, copied = blob.digest, blob.moved, blob.copied
                 plan = adopt(plan, store, staging, blob, listener)
-    if plan.installed:
-        digest = plan.installed
-        require_right(plan, store, listener)
-        plan = take_over(plan, store, listener)
+    if state.installed:
+        digest = state.installed
+        require_right(plan, store, digest, listener)
+        plan = take_over(plan, store, digest, listener)
     note_right(store, digest)
     return Installed(
         names=names_of(plan),
@@ -108,18 +109,18 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
         size=plan.size,
         moved=moved,
         copied=copied,
-        resumed=plan.resumed,
+        resumed=state.resumed,
         seconds=time.monotonic() - began,
         store=plan.store,
         unchecked=plan.unchecked,
     )
 
 
-def _require_room(plan: InstallPlan) -> None:
-    if plan.needed > plan.free:
+def _require_room(plan: InstallPlan, state: DiskState) -> None:
+    if state.needed > state.free:
         raise NotEnoughDiskError(
-            f"The install needs {format_bytes(plan.needed)} and {plan.store} has "
-            f"{format_bytes(plan.free)} free.",
+            f"The install needs {format_bytes(state.needed)} and {plan.store} has "
+            f"{format_bytes(state.free)} free.",
             "Free some space, take a smaller quant, or put the store elsewhere with --store.",
         )
 
@@ -128,8 +129,7 @@ def _make_blob(
     plan: InstallPlan, staging: Path, listener: Listener, connections: int
 ) -> MergedFile:
     """Make the merged file, by either merger."""
-    remote = RangeReader(plan.endpoint, plan.repository, plan.commit, listener)
-    reader = ShardReader(remote if plan.remote else None, plan.local)
+    reader = open_shards(plan.source if plan.remote else None, plan, plan.local, listener)
     if not plan.program:
         return _fetch_merged(plan, reader, staging, listener, connections)
     merged = staging / MERGED
@@ -157,7 +157,7 @@ def _fetch_merged(
     heads = {index: header.raw if plan.layout else b"" for index, header in enumerate(plan.headers)}
     regions = make_regions(
         plan.shards,
-        staged_pieces(plan),
+        plan.staged_pieces,
         dict.fromkeys(heads, merged),
         heads,
         plan.size,
@@ -215,7 +215,7 @@ def _fetch_shards(
 ) -> tuple[int, tuple[str, ...]]:
     """The named road: every shard into a file of its own; return the bytes moved, and digests."""
     files = _shard_files(plan, staging)
-    regions = make_regions(plan.shards, staged_pieces(plan), files, dict.fromkeys(files, b""), 0)
+    regions = make_regions(plan.shards, plan.staged_pieces, files, dict.fromkeys(files, b""), 0)
     listener(StepStarted("download", _what(plan)))
     options = TransferOptions(connections)
     with _interruptible(Transfer(regions, reader, staging, options, listener)) as transfer:
@@ -230,7 +230,7 @@ def _what(plan: InstallPlan) -> str:
 
 def _verify_headers_only(plan: InstallPlan, listener: Listener) -> None:
     """Check shards without tensors: their header is all they have."""
-    pieces = {piece.shard for piece in staged_pieces(plan)}
+    pieces = {piece.shard for piece in plan.staged_pieces}
     for index, (shard, header) in enumerate(zip(plan.shards, plan.headers, strict=True)):
         if index not in pieces:
             found = hashlib.sha256(header.raw).hexdigest()

@@ -16,10 +16,10 @@ from dsollama.catalog.models import Target
 from dsollama.catalog.quants import match_quant
 from dsollama.errors import AmbiguousQuantError, NotInstalledError, UnknownQuantError
 from dsollama.gguf.merge import Piece
-from dsollama.hub.listing import RemoteFile
 from dsollama.install.choose import Choice
 from dsollama.privileges import acting_as
 from dsollama.sources.local import LocalFile, reader_of
+from dsollama.sources.source import ListedFile
 from dsollama.store.alike import blobs_alike
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
@@ -88,6 +88,6 @@ def find_unlisted(target: Target, folder: Path) -> tuple[Choice, LocalFile]:
         ) from error
     digest, size = quants[quant]
     path = other.blob_path(digest)
-    file = RemoteFile(path.name, size, digest.removeprefix("sha256:"))
+    file = ListedFile(path.name, size, digest.removeprefix("sha256:"))
     choice = Choice(target.repository, NO_COMMIT, quant, (file,), split=False, folder=folder)
     return choice, LocalFile(path, reads_as=reads_as)

@@ -12,41 +12,37 @@ import hashlib
 from msgspec import structs
 
 from dsollama.events import Listener, Noted, StepStarted
-from dsollama.gguf.merge import Piece
 from dsollama.install.merged import digest_merged
-from dsollama.install.plan import InstallPlan, with_disk
+from dsollama.install.plan import InstallPlan
 from dsollama.install.recheck import find_alike
 from dsollama.install.register import MergedFile, ledger_entry
+from dsollama.install.state import look
 from dsollama.store.files import stamp_of, store_failures
 from dsollama.store.store import Store
 from dsollama.transfer.digests import Digests
 from dsollama.units import format_bytes
 
 
-def prove(plan: InstallPlan, store: Store, listener: Listener) -> InstallPlan:
-    """Return the plan, with weights of the store `installed` if they are proved to be these.
+def prove(plan: InstallPlan, store: Store, listener: Listener) -> None:
+    """Write down weights of the store in the ledger if they are proved to be the plan's.
 
     Raises:
         StoreError: they cannot be read, or the ledger cannot be written.
     """
-    if plan.installed or plan.resumed:  # an earlier run has looked already
-        return plan
+    state = look(plan, store)
+    if state.installed or state.resumed:  # an earlier run has looked already
+        return
     for digest in find_alike(plan, store):
         path = store.blob_path(digest)
         size = format_bytes(plan.size)
         listener(StepStarted("digest", f"weights in the store that begin as these, {size}"))
         with store_failures(path):
             seen = stamp_of(path.stat())
-            found = digest_merged(path, _pieces(plan), _heads(plan), plan.size, listener)
+            found = digest_merged(path, plan.pieces, _heads(plan), plan.size, listener)
         if _is_right(plan, found) and f"sha256:{found.whole}" == digest:
             _write_down(plan, store, digest, found, seen)
-            return with_disk(plan)
+            return
         listener(Noted(f"{digest[7:19]} begins as these weights and is something else"))
-    return plan
-
-
-def _pieces(plan: InstallPlan) -> tuple[Piece, ...]:
-    return plan.layout.pieces if plan.layout else (Piece(0, 0, 0, plan.size),)
 
 
 def _heads(plan: InstallPlan) -> dict[int, bytes]:
@@ -59,7 +55,7 @@ def _heads(plan: InstallPlan) -> dict[int, bytes]:
 def _is_right(plan: InstallPlan, found: Digests) -> bool:
     """Whether each shard has its published digest; one without tensors is its header."""
     digests = {index: hashlib.sha256(head).hexdigest() for index, head in _heads(plan).items()}
-    pieces = zip(_pieces(plan), found.shards, strict=True)
+    pieces = zip(plan.pieces, found.shards, strict=True)
     digests |= {piece.shard: digest for piece, digest in pieces}
     return [digests[index] for index in range(len(plan.shards))] == [
         shard.sha256 for shard in plan.shards

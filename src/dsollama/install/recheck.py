@@ -10,31 +10,27 @@ from __future__ import annotations
 
 import shlex
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from dsollama.errors import DamagedBlobError, StoreError
 from dsollama.events import Listener, StepStarted
 from dsollama.install.merged import digest_merged
+from dsollama.install.plan import InstallPlan
 from dsollama.store.alike import blobs_alike
 from dsollama.store.files import stamp_of, store_failures
 from dsollama.store.store import DIGEST, Store
 from dsollama.units import format_bytes
 
-if TYPE_CHECKING:
-    from dsollama.install.plan import InstallPlan
 
-
-def require_right(plan: InstallPlan, store: Store, listener: Listener) -> None:
+def require_right(plan: InstallPlan, store: Store, digest: str, listener: Listener) -> None:
     """Digest the weights that are about to get names, unless nobody has touched them since.
 
     Raises:
         DamagedBlobError: their bytes are not those of their digest.
         StoreError: they cannot be read.
     """
-    digest = plan.installed
-    if digest is None or not store.has_blob(digest, plan.size):
+    if not store.has_blob(digest, plan.size):
         return
     path = store.blob_path(digest)
     entry = store.ledger.read(digest)
@@ -66,7 +62,7 @@ def require_header(plan: InstallPlan, store: Store) -> None:
     Raises:
         DamagedBlobError: it is not the model's header.
     """
-    digest, head = plan.installed, _head(plan)
+    digest, head = plan.state.installed, plan.head
     if digest is None:
         return
     try:
@@ -80,15 +76,11 @@ def require_header(plan: InstallPlan, store: Store) -> None:
 
 def find_alike(plan: InstallPlan, store: Store) -> list[str]:
     """Return the digests of blobs that may be the plan's weights, if digests can tell that."""
-    if plan.installed or plan.unchecked:
+    if plan.state.installed or plan.unchecked:
         return []
-    found = blobs_alike(store.root, plan.size, _head(plan))
+    found = blobs_alike(store.root, plan.size, plan.head)
     names = [path.name.replace("-", ":", 1) for path in found]
     return [name for name in names if DIGEST.fullmatch(name)]
-
-
-def _head(plan: InstallPlan) -> bytes:
-    return plan.layout.header if plan.layout else plan.headers[0].raw
 
 
 def damaged(plan: InstallPlan, store: Store, digest: str) -> DamagedBlobError:

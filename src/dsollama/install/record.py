@@ -14,7 +14,7 @@ from msgspec import structs
 
 from dsollama.addresses import public_address
 from dsollama.store.files import read_small, write_atomically
-from dsollama.store.ledger import NO_COMMIT, Commit, Short, Source, Text
+from dsollama.store.ledger import NO_COMMIT, Commit, LedgerFile, Short, Text
 from dsollama.store.stopped import CONSUMED, MAX_INSTALLS
 from dsollama.store.store import Store
 from dsollama.store.walk import list_names
@@ -55,7 +55,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     quant: Short
     merger: Short
     split: bool
-    files: Annotated[tuple[Source, ...], msgspec.Meta(max_length=_MAX_FILES)]
+    files: Annotated[tuple[LedgerFile, ...], msgspec.Meta(max_length=_MAX_FILES)]
     model: Short | None
     name: Text | None
     variants: tuple[Short, ...]

@@ -13,15 +13,16 @@ from dsollama import __version__
 from dsollama.errors import StoreBusyError
 from dsollama.events import Listener, StepStarted
 from dsollama.install.naming import spell_for_store
-from dsollama.install.plan import InstallPlan, replaced_in_store, staged_pieces
+from dsollama.install.plan import InstallPlan
 from dsollama.install.replacing import require_agreed
 from dsollama.install.staging import MERGED, remove_leftovers
+from dsollama.install.state import replaced_in_store
 from dsollama.manifest.layers import MODEL, Layer, layer_entry, manifest_bytes
 from dsollama.ollama.address import server_address
 from dsollama.ollama.starting import await_start
 from dsollama.signals import uninterrupted
 from dsollama.store.keeping import kept
-from dsollama.store.ledger import Entry, Source
+from dsollama.store.ledger import LedgerEntry, LedgerFile
 from dsollama.store.manifests import named, read_manifests
 from dsollama.store.registering import (
     Registration,
@@ -83,7 +84,7 @@ def adopt(
     return plan
 
 
-def take_over(plan: InstallPlan, store: Store, listener: Listener) -> InstallPlan:
+def take_over(plan: InstallPlan, store: Store, digest: str, listener: Listener) -> InstallPlan:
     """Register a blob that the store has already; return the plan with its final names.
 
     Raises:
@@ -91,8 +92,6 @@ def take_over(plan: InstallPlan, store: Store, listener: Listener) -> InstallPla
         InterruptedByUserError: a signal came meanwhile; it is all done.
         StoreError: something cannot be written, or the blob is gone; the store is as it was.
     """
-    digest = plan.installed
-    assert digest is not None  # noqa: S101 - the caller has looked
     listener(StepStarted("register", ", ".join(names_of(plan))))
     remove_leftovers(store, plan.key)
     with store.changing():
@@ -216,18 +215,18 @@ def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
     )
 
 
-def ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) -> Entry:
+def ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) -> LedgerEntry:
     """Return what the ledger keeps of the merged file: where it came from, as far as is proved."""
     installed = datetime.now(UTC).isoformat(timespec="seconds")
-    pieces = plan.layout.pieces if plan.layout else staged_pieces(plan)
-    return Entry(
+    pieces = plan.pieces
+    return LedgerEntry(
         size=plan.size,
         endpoint=plan.endpoint,
         repository=plan.repository,
         commit=plan.commit,
         quant=plan.quant,
         sources=tuple(
-            Source(each.path, each.size, each.sha256 if each.published else None)
+            LedgerFile(each.path, each.size, each.sha256 if each.published else None)
             for each in plan.shards
         ),
         spans=tuple(spans_without(pieces, merged.zeros)),

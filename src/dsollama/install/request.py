@@ -40,6 +40,7 @@ class InstallRequest:
         from_dir: folder with shards that the user has already.
         consume: whether each of those is deleted once it is merged and on the disk.
         from_store: another Ollama store that dsollama has installed the model into.
+        from_url: folder of a web server that has the files, instead of the Hub.
     """
 
     target: str
@@ -53,3 +54,4 @@ class InstallRequest:
     from_dir: Path | None = None
     consume: bool = False
     from_store: Path | None = None
+    from_url: str | None = None

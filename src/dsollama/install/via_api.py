@@ -100,10 +100,11 @@ def plan_api(install: InstallPlan, address: str) -> ApiPlan:
     notes = (*install.notes, *named.notes)
     install = replace(install, models=named.models, notes=notes)
     registered = _still_registered(install, server)
-    known = _known(install, install.installed, registered)
+    known = _known(install, install.state.installed, registered)
     install = replace(install, replaces=_replaced(install, server, known))
     if registered is not None:
-        install = replace(install, installed=registered.upload, needed=0, resumed=0)
+        state = replace(install.state, installed=registered.upload, needed=0, resumed=0)
+        install = replace(install, state=state)
         return ApiPlan(install, address, registered)
     if is_this_machine(address):
         return ApiPlan(install, address, None)
@@ -151,7 +152,7 @@ def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installe
         size=install.size,
         moved=moved,
         copied=copied,
-        resumed=install.resumed,
+        resumed=install.state.resumed,
         seconds=time.monotonic() - began,
         store=install.store,
         unchecked=install.unchecked,

@@ -12,10 +12,9 @@ from typing import Self
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
-from dsollama.errors import HubOfflineError, StoreNotWritableError, UnreadableShardError
-from dsollama.hub.listing import RemoteFile
-from dsollama.hub.ranges import RangeReader, Stream, read_all
+from dsollama.errors import StoreNotWritableError, UnreadableShardError
 from dsollama.privileges import CALLER, Identity, acting_as, as_caller, owner_of
+from dsollama.sources.source import ListedFile, Reader, Stream, offline_error, read_all
 from dsollama.store.files import open_regular, stamp_of
 
 MAX_FOLDER_ENTRIES = 100_000
@@ -64,7 +63,7 @@ class ShardReader:
 
     def __init__(
         self,
-        remote: RangeReader | None,
+        remote: Reader | None,
         local: Mapping[str, LocalFile],
     ) -> None:
         """Combine them.
@@ -87,10 +86,7 @@ class ShardReader:
         if path in self._local:
             return _LocalStream(self, self._local[path], start, end)
         if self._remote is None:
-            raise HubOfflineError(
-                f"{path} has to come from the Hub, and HF_HUB_OFFLINE is set.",
-                "Unset HF_HUB_OFFLINE for this command.",
-            )
+            raise offline_error(f"{path} has to come from the Hub")
         return self._remote.open(path, start, end, file_size)
 
     def read(self, path: str, start: int, end: int, file_size: int) -> bytes:
@@ -197,7 +193,7 @@ class _LocalStream:
 
 
 def find_in_folder(
-    folder: Path, files: Iterable[RemoteFile], *, unchecked: bool
+    folder: Path, files: Iterable[ListedFile], *, unchecked: bool
 ) -> tuple[dict[str, LocalFile], list[str]]:
     """Look below `folder` for files with the name and size of those of a repository.
 
@@ -270,7 +266,7 @@ def _gguf_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def find_in_cache(repository: str, files: Iterable[RemoteFile]) -> dict[str, LocalFile]:
+def find_in_cache(repository: str, files: Iterable[ListedFile]) -> dict[str, LocalFile]:
     """Return the files that huggingface_hub's cache holds, whatever their commit.
 
     The cache names them by their digest (huggingface_hub, file_download.py).

@@ -44,7 +44,7 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Short = Annotated[str, msgspec.Meta(max_length=256)]
 
 
-class Source(msgspec.Struct, frozen=True, gc=False):
+class LedgerFile(msgspec.Struct, frozen=True, gc=False):
     """One file that the blob was made of.
 
     Attributes:
@@ -62,7 +62,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     """Bytes `target` to `target + size` of the blob are those from `source` on of a file.
 
     Attributes:
-        file: index of the `Source`.
+        file: index of the `LedgerFile`.
     """
 
     file: Count
@@ -71,7 +71,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     size: Count
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one blob.
 
     Attributes:
@@ -101,7 +101,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     repository: Short
     commit: Commit
     quant: Short
-    sources: Annotated[tuple[Source, ...], msgspec.Meta(max_length=_MAX_FILES)]
+    sources: Annotated[tuple[LedgerFile, ...], msgspec.Meta(max_length=_MAX_FILES)]
     spans: Annotated[tuple[Span, ...], msgspec.Meta(max_length=_MAX_FILES)]
     block: Annotated[int, msgspec.Meta(gt=0)]
     prefixes: Annotated[tuple[Hex, ...], msgspec.Meta(max_length=_MAX_PREFIXES)]
@@ -135,13 +135,13 @@ class Ledger:
         self._folder = folder
         self._temporary = temporary
         self._left = MAX_READ_BYTES
-        self._last: tuple[object, Entry | None] = (None, None)
+        self._last: tuple[object, LedgerEntry | None] = (None, None)
 
     def path(self, digest: str) -> Path:
         """Place of the entry of the blob `sha256:HEX`."""
         return self._folder / f"{digest.removeprefix('sha256:')}.json"
 
-    def write(self, digest: str, entry: Entry) -> None:
+    def write(self, digest: str, entry: LedgerEntry) -> None:
         """Keep `entry`.
 
         Raises:
@@ -150,7 +150,7 @@ class Ledger:
         data = msgspec.json.format(msgspec.json.encode(entry), indent=1) + b"\n"
         write_atomically(self.path(digest), data, self._temporary / self.path(digest).name)
 
-    def read(self, digest: str) -> Entry | None:
+    def read(self, digest: str) -> LedgerEntry | None:
         """Return the entry of a blob; None where there is none that can be read."""
         path = self.path(digest)
         try:
@@ -161,11 +161,11 @@ class Ledger:
             return None
         return self._last[1]
 
-    def _read(self, path: Path) -> Entry | None:
+    def _read(self, path: Path) -> LedgerEntry | None:
         try:
             data = read_small(path, min(MAX_ENTRY_BYTES, self._left), follow=False)
             self._left -= len(data)
-            entry = msgspec.json.decode(data, type=Entry)
+            entry = msgspec.json.decode(data, type=LedgerEntry)
         except (OSError, ValueError, RecursionError):  # msgspec's own are ValueErrors
             return None
         return entry if entry.version == _VERSION else None
@@ -200,7 +200,7 @@ class Ledger:
             return set()
         return wanted & {f"sha256:{name.removesuffix('.json')}" for name in names}
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
+    def entries(self) -> Iterator[tuple[str, LedgerEntry]]:
         """Yield (`sha256:HEX`, entry) of all that can be read."""
         try:
             names = list_names(self._folder, MAX_ENTRIES)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 
 from dsollama.errors import DsollamaError, LimitError
-from dsollama.hub.ranges import Stream
 from dsollama.limits import limit_error, most_connections, start_thread
+from dsollama.sources.source import Stream
 from dsollama.transfer.buffer import Buffer
 from dsollama.transfer.pace import Pace
 from dsollama.transfer.progress import Progress

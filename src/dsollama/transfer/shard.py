@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from dsollama.hub.ranges import Stream
+from dsollama.sources.source import Stream
 
 
 @dataclass(frozen=True)

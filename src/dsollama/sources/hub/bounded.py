@@ -14,8 +14,8 @@ import httpx2
 from huggingface_hub import is_offline_mode, set_client_factory
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from dsollama.hub.guard import check_redirect, drop_unprintable_warning, keep_authorization
 from dsollama.net.httpx_transport import Transport
+from dsollama.sources.hub.guard import check_redirect, drop_unprintable_warning, keep_authorization
 
 MAX_ANSWER_BYTES = 8 * 2**20
 """A listing has some 300 bytes a file: this is 28,000 files. As the client's objects the worst JSON

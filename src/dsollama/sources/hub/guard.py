@@ -54,20 +54,13 @@ def check_redirect(response: httpx2.Response) -> None:
         try:
             redirected(str(asked), response.headers["Location"])
         except ValueError as error:
-            raise unsafe_redirect(asked.path, error) from error
+            raise UnsafeRedirectError.of(asked.path, error) from error
 
 
 def drop_unprintable_warning(response: httpx2.Response) -> None:
     """Drop a server's warning that huggingface_hub would print with its control characters."""
     if not all(each.isprintable() for each in response.headers.get_list(_WARNING)):
         del response.headers[_WARNING]
-
-
-def unsafe_redirect(what: str, reason: ValueError) -> UnsafeRedirectError:
-    """Return the error for a redirect of `what`."""
-    return UnsafeRedirectError(
-        f"The server redirects {what} to an address that is not safe: {reason}."
-    )
 
 
 @contextmanager

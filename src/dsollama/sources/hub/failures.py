@@ -18,7 +18,7 @@ from dsollama.errors import (
     TransferError,
     UsageError,
 )
-from dsollama.hub.credentials import access_hint
+from dsollama.sources.hub.credentials import access_hint
 
 _DENIED = (401, 403)
 

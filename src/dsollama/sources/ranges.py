@@ -1,7 +1,7 @@
-"""Ranges of a repository's files over HTTP, with the token kept to the Hub itself.
+"""Ranges of files over HTTP: a stream goes on where a connection broke, within bounds.
 
-huggingface_hub resolves a file to its CDN address; the bytes come through `requests`, which on
-this path is four times as fast as httpx (docs/design.md) and lets a range be asked for.
+The bytes come through `requests`, which on this path is four times as fast as httpx
+(docs/design.md) and lets a range be asked for. Where a file is, its source knows (`Locator`).
 """
 
 from __future__ import annotations
@@ -10,36 +10,24 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Protocol, Self
-from weakref import WeakSet
 
 import requests
-from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from dsollama import __version__
 from dsollama.addresses import redirected
-from dsollama.errors import (
-    AccessDeniedError,
-    CertificateError,
-    HubError,
-    HubUnreachableError,
-    TransferError,
-    UnsafeRedirectError,
-)
+from dsollama.errors import TransferError, UnsafeRedirectError
 from dsollama.events import Listener, Noted
-from dsollama.hub.bounded import use_own_client
-from dsollama.hub.credentials import credentials
-from dsollama.hub.failures import hub_failures
-from dsollama.hub.guard import at_home, unsafe_redirect
-from dsollama.limits import start_thread
 from dsollama.net.sessions import new_session
 from dsollama.settings import Patience, usual_patience
+from dsollama.sources.source import read_all
+from dsollama.sources.watch import Watch
 from dsollama.waiting import awake, within
 
 CONNECT_TIMEOUT = 10.0
@@ -68,37 +56,12 @@ _RENEW = (401, 403, 404, 410)
 _STALLED = "the connection stalled"
 
 
-class _RetryableError(Exception):
+class RetryableError(Exception):
     """A failure worth another try; `wait` seconds were asked for by the server, if any."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
-
-
-class Stream(Protocol):
-    """Bytes of a file in order; a context manager."""
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        ...
-
-    def __exit__(self, *_: object) -> None:
-        """Give up what it holds."""
-        ...
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill the beginning of `view` with the next bytes, at least one; return how many."""
-        ...
-
-
-def read_all(stream: Stream, size: int) -> bytes:
-    """Return the next `size` bytes of a stream."""
-    buffer = memoryview(bytearray(size))
-    filled = 0
-    while filled < size:
-        filled += stream.readinto(buffer[filled:])
-    return buffer.tobytes()
 
 
 class RangeStream:
@@ -135,7 +98,7 @@ class RangeStream:
         while True:
             try:
                 data = self._receive(min(len(view), self._end - self._at))
-            except _RetryableError as error:
+            except RetryableError as error:
                 self._close()
                 self._wait(error)
             else:
@@ -160,7 +123,7 @@ class RangeStream:
         self._reader.usual_amount = self._amount
         return data
 
-    def _wait(self, error: _RetryableError) -> None:
+    def _wait(self, error: RetryableError) -> None:
         """Wait before the next try, or give up."""
         self._failures += 1
         patience = self._reader.patience
@@ -190,60 +153,30 @@ class RangeStream:
             self._answer = None
 
 
-class _Watch:
-    """Ends reads that take longer than `limit` seconds in which the process was not stopped.
+Proof = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+"""Adds a header that says who asks, where it may."""
 
-    The socket's own timeout counts from each byte, so a server that trickles would hold a
-    connection for days. Which of the two limits ends a silent read first is chance.
-    """
 
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._reads: dict[int, tuple[float, requests.Response]] = {}
-        self._ended: WeakSet[requests.Response] = WeakSet()
-        self._running = False
+class Locator(Protocol):
+    """Where the files of one repository at one commit are, and who may know who asks."""
 
-    @contextmanager
-    def over(self, answer: requests.Response) -> Iterator[None]:
-        """Watch over the block, which reads from `answer`."""
-        key = threading.get_ident()
-        with self._lock:
-            if not self._running:
-                start_thread(self._run)
-                self._running = True
-            self._reads[key] = (awake() + self._limit, answer)
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._reads[key]
+    @property
+    def proof(self) -> Proof | None:
+        """What proves who asks; None where nobody has to."""
+        ...
 
-    def ended(self, answer: requests.Response) -> bool:
-        """Whether a read from `answer` was ended, so that its failure is no other than a stall."""
-        with self._lock:
-            return answer in self._ended
+    def find(self, path: str, cancelled: threading.Event, patience: Patience) -> str:
+        """Return the address of a file.
 
-    def break_all(self) -> None:
-        """End every read that is under way."""
-        self._break(float("inf"))
+        Raises:
+            RetryableError: it cannot be told now.
+            HubError: it cannot be told at all.
+        """
+        ...
 
-    def _run(self) -> None:
-        while True:
-            time.sleep(min(1.0, self._limit / 4))
-            self._break(awake())
-            with self._lock:
-                if not self._reads:
-                    self._running = False
-                    return
-
-    def _break(self, now: float) -> None:
-        with self._lock:
-            late = [answer for deadline, answer in self._reads.values() if deadline < now]
-            self._ended.update(late)
-            for answer in late:
-                with suppress(OSError, ValueError):  # it may be ending by itself
-                    answer.raw.shutdown()
+    def forget(self, path: str) -> None:
+        """Find another address the next time: this one is no longer served."""
+        ...
 
 
 @dataclass
@@ -251,28 +184,18 @@ class RangeReader:
     """Reads ranges of the files of one repository at one commit; safe to share by threads.
 
     Attributes:
-        endpoint: address of the Hub.
-        repository: OWNER/REPO.
-        commit: full hash.
+        locator: knows the files' addresses.
         listener: hears of retries, from any thread.
-        anonymous: keep the token back, for an address that the user did not choose.
         patience: how long a connection may be silent, and how long to wait between tries.
     """
 
-    endpoint: str
-    repository: str
-    commit: str
+    locator: Locator
     listener: Listener
-    anonymous: bool = False
     patience: Patience = field(default_factory=usual_patience)
 
     def __post_init__(self) -> None:
-        use_own_client()
-        self._proof = credentials(self.endpoint, anonymous=self.anonymous)
-        self._addresses: dict[str, str] = {}
-        self._lock = threading.Lock()
         self._local = threading.local()
-        self._watch = _Watch(self.patience.read)
+        self._watch = Watch(self.patience.read)
         self.usual_amount = MIN_READ
         self.cancelled = threading.Event()
 
@@ -294,18 +217,28 @@ class RangeReader:
         with self.open(path, start, end, file_size) as stream:
             return read_all(stream, end - start)
 
+    def size(self, path: str) -> int:
+        """Return how many bytes a file has, asked by its first byte: so it is known to be read.
+
+        Raises:
+            RetryableError: it cannot be told now.
+            HubError: the server has no such file, or gives no ranges of it.
+        """
+        with closing(self._asked(path, 0, 1)) as answer:
+            claimed = answer.headers.get("Content-Range", "")
+            found = re.fullmatch(r"bytes (?:0-0|\*)/(\d{1,18})", claimed)
+            if answer.status_code in {_PARTIAL, _NO_SUCH_RANGE} and found:
+                return int(found[1])
+            raise self._refused(path, answer)
+
     def request(self, path: str, start: int, end: int, file_size: int) -> requests.Response:
         """Ask for a range once and return the answer, its body unread.
 
         Raises:
-            _RetryableError: it failed in a way that may pass.
+            RetryableError: it failed in a way that may pass.
             HubError: it failed for good.
         """
-        try:
-            answer = self._get(path, start, end)
-        except (requests.RequestException, TimeoutError) as error:
-            self._local.session = None  # an abandoned request may still be using it
-            raise _RetryableError(_reason(error)) from error
+        answer = self._asked(path, start, end)
         try:
             self._check(path, answer, start, end, file_size)
         except BaseException:
@@ -317,21 +250,28 @@ class RangeReader:
         """Return the next bytes of an answer's body, `amount` of them except at its end.
 
         Raises:
-            _RetryableError: the connection broke, ended early or stalled.
+            RetryableError: the connection broke, ended early or stalled.
         """
         try:
             with self._watch.over(answer):
                 data: bytes = answer.raw.read(amount)
         except (HTTPError, OSError) as error:
             reason = _STALLED if self._watch.ended(answer) else _reason(error)
-            raise _RetryableError(reason) from error
+            raise RetryableError(reason) from error
         if not data:
-            raise _RetryableError("the connection closed early")
+            raise RetryableError("the connection closed early")
         return data
+
+    def _asked(self, path: str, start: int, end: int) -> requests.Response:
+        try:
+            return self._get(path, start, end)
+        except (requests.RequestException, TimeoutError) as error:
+            self._local.session = None  # an abandoned request may still be using it
+            raise RetryableError(_reason(error)) from error
 
     def _get(self, path: str, start: int, end: int) -> requests.Response:
         """Ask the file's address for a range, or where that leads to; a few times at most."""
-        address = self._resolve(path)
+        address = self.locator.find(path, self.cancelled, self.patience)
         for _ in range(MAX_REDIRECTS + 1):
             answer = self._get_at(address, start, end)
             if not answer.is_redirect:
@@ -340,7 +280,7 @@ class RangeReader:
             try:
                 address = redirected(address, answer.headers["Location"])
             except ValueError as error:
-                raise unsafe_redirect(path, error) from error
+                raise UnsafeRedirectError.of(path, error) from error
         raise TransferError(
             f"The server redirects {path} more than {MAX_REDIRECTS} times.",
             "A proxy or a login page may stand between this machine and the Hub.",
@@ -356,7 +296,7 @@ class RangeReader:
             stream=True,
             timeout=(CONNECT_TIMEOUT, self.patience.read),
             allow_redirects=False,
-            auth=self._proof,  # also keeps requests from adding a password of ~/.netrc
+            auth=self.locator.proof,  # also keeps requests from adding a password of ~/.netrc
         )
         return within(
             CONNECT_TIMEOUT + self.patience.read, self.cancelled, ask, requests.Response.close
@@ -377,7 +317,7 @@ class RangeReader:
             match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", claimed)
             if not match or (int(match[1]), int(match[2])) != (start, end - 1):
                 said = f"the range {claimed[:60]!r}" if claimed else "a range without its place"
-                raise _RetryableError(f"the server sent {said}")
+                raise RetryableError(f"the server sent {said}")
             if match[3] not in {"*", str(file_size)}:
                 raise _changed(path, match[3], file_size)
             return
@@ -386,46 +326,19 @@ class RangeReader:
             raise _changed(path, beyond[1], file_size)
         if status == _OK and (start, end) == (0, file_size):
             return
-        if status in _RENEW:
-            with self._lock:
-                self._addresses.pop(path, None)
-            raise _RetryableError(f"the server answered HTTP {status}; asking for a new address")
-        if status == _TOO_MANY or status >= _SERVER_ERROR:
-            raise _RetryableError(f"the server answered HTTP {status}", _retry_after(answer))
-        raise TransferError(
-            f"The server answered HTTP {status} to a request for a part of {path}.",
-            "A proxy between this machine and the Hub may not support ranges.",
-        )
+        raise self._refused(path, answer)
 
-    def _resolve(self, path: str) -> str:
-        """Return the address that the Hub's resolve URL leads to, asking once per file."""
-        with self._lock:
-            if path in self._addresses:
-                return self._addresses[path]
-            try:
-                with hub_failures(self.endpoint, self.repository):
-                    url = hf_hub_url(
-                        self.repository, path, revision=self.commit, endpoint=self.endpoint
-                    )
-                    ask = partial(
-                        get_hf_file_metadata,
-                        url,
-                        token=False,
-                        headers=self._proof.headers,
-                        timeout=self.patience.read,
-                        endpoint=self.endpoint,
-                        library_name="dsollama",
-                    )
-                    asking = at_home(self._proof.home, ask)
-                    found = within(self.patience.answer, self.cancelled, asking)
-            except (HubUnreachableError, TransferError) as error:
-                raise _RetryableError(str(error).rstrip(".")) from error
-            except (AccessDeniedError, CertificateError, UnsafeRedirectError):
-                raise
-            except HubError as error:
-                raise TransferError(f"The Hub does not give {path}: {error}", error.hint) from error
-            self._addresses[path] = found.location
-            return found.location
+    def _refused(self, path: str, answer: requests.Response) -> Exception:
+        status = answer.status_code
+        if status in _RENEW:
+            self.locator.forget(path)
+            return RetryableError(f"the server answered HTTP {status}; asking for a new address")
+        if status == _TOO_MANY or status >= _SERVER_ERROR:
+            return RetryableError(f"the server answered HTTP {status}", _retry_after(answer))
+        return TransferError(
+            f"The server answered HTTP {status} to a request for a part of {path}.",
+            "The server, or a proxy before it, may not support ranges.",
+        )
 
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
