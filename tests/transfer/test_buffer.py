@@ -51,6 +51,12 @@ def test_what_is_written_is_viewed_wherever_it_lies(
     assert buffer.reaches(position) == (position < RING)
 
 
+def test_what_was_received_close_ahead_is_not_read_back(buffer: Buffer, tmp_path: Path) -> None:
+    buffer.write(0, 10, receiving(DATA[:10]))
+    (tmp_path / "merged.gguf").write_bytes(b"")
+    assert buffer.view(0, 10) == DATA[:10]
+
+
 def test_room_ends_with_the_cell_and_at_the_limit(buffer: Buffer) -> None:
     rooms: list[int] = []
 

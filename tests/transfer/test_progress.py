@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.errors import TransferError
-from dsollama.transfer.journal import write_claims
-from dsollama.transfer.progress import WAIT_SECONDS, Progress
+from dsollama.errors import StoreNotWritableError, TransferError
+from dsollama.transfer import progress as progress_module
+from dsollama.transfer.journal import (
+    JOURNAL,
+    PROGRESS,
+    claimed_bytes,
+    has_claims,
+    read_claims,
+    write_claims,
+)
+from dsollama.transfer.progress import PROGRESS_BYTES, WAIT_SECONDS, Progress
 from dsollama.transfer.region import Segment
 
 SEGMENTS = [Segment(0, 0, 10), Segment(0, 10, 10), Segment(1, 20, 10), Segment(1, 30, 5)]
@@ -123,3 +131,77 @@ def test_the_end_wakes_who_waits_for_a_segment(make: Make) -> None:
     waiter.join(5)
     assert woken == [None]
     assert progress.stop.is_set()
+
+
+def test_a_checkpoint_claims_only_what_was_made_durable_before(tmp_path: Path) -> None:
+    steps: list[object] = []
+
+    def sync() -> None:
+        steps.append((tmp_path / JOURNAL).exists())
+        progress.arrived(1, 1)  # meanwhile: not durable
+
+    progress = Progress(SEGMENTS, tmp_path, sync)
+    progress.checkpoint()
+    assert steps == []  # there is nothing to claim
+    progress.arrived(0, 10)
+    progress.checkpoint()
+    assert steps == [False]
+    assert read_claims(tmp_path, [each.size for each in SEGMENTS]) == {0: 10}
+
+
+def test_without_anything_in_place_a_checkpoint_claims_nothing(make: Make, tmp_path: Path) -> None:
+    progress = make(SEGMENTS, {0: 10})
+    progress.reset(0)
+    progress.checkpoint()
+    assert not has_claims(tmp_path)
+
+
+def test_a_disk_that_refuses_leaves_the_journal_as_it_was(make: Make, tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise StoreNotWritableError("the disk is gone")
+
+    make(SEGMENTS, {0: 3})
+    progress = Progress(SEGMENTS, tmp_path, refuse)
+    progress.arrived(0, 7)
+    with pytest.raises(StoreNotWritableError):
+        progress.checkpoint()
+    assert claimed_bytes(tmp_path) == 3
+
+
+def test_what_a_killed_process_loses_is_bounded(tmp_path: Path) -> None:
+    """The other journal is written without a wait for the disk, while bytes arrive."""
+    progress = Progress([Segment(0, 0, 10 * PROGRESS_BYTES)], tmp_path, lambda: None)
+    progress.arrived(0, PROGRESS_BYTES - 1)
+    assert claimed_bytes(tmp_path) == 0
+    progress.arrived(0, 1)
+    assert claimed_bytes(tmp_path) == PROGRESS_BYTES
+    progress.arrived(0, PROGRESS_BYTES - 1)
+    assert claimed_bytes(tmp_path) == PROGRESS_BYTES
+    assert not (tmp_path / JOURNAL).exists()
+
+
+def test_at_the_end_one_durable_journal_is_left(tmp_path: Path) -> None:
+    progress = Progress([Segment(0, 0, 2 * PROGRESS_BYTES)], tmp_path, lambda: None)
+    progress.start()
+    progress.arrived(0, PROGRESS_BYTES)
+    assert (tmp_path / PROGRESS).exists()
+    progress.arrived(0, 1)
+    progress.end()
+    progress.close()
+    assert claimed_bytes(tmp_path) == PROGRESS_BYTES + 1
+    assert [path.name for path in tmp_path.iterdir()] == [JOURNAL]
+
+
+def test_the_journal_is_written_while_bytes_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "SYNC_SECONDS", 0.01)
+    progress = Progress(SEGMENTS, tmp_path, lambda: None)
+    progress.start()
+    progress.arrived(0, 10)
+    until = time.monotonic() + 60
+    while claimed_bytes(tmp_path) < 10 and time.monotonic() < until:
+        time.sleep(0.005)
+    assert claimed_bytes(tmp_path) == 10
+    progress.end()
+    progress.close()
