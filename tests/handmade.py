@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from dsollama.manifest.names import parse_name
-from dsollama.store.ledger import LedgerEntry, LedgerFile, Span
+from dsollama.span import Span
+from dsollama.store.ledger import LedgerEntry, LedgerFile
 from dsollama.store.store import Store
 
 WEIGHTS = "application/vnd.ollama.image.model"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from dsollama.gguf.merge import Piece
+from dsollama.span import Span
 from dsollama.transfer.region import Region, make_regions
 from dsollama.transfer.shard import PlannedShard
 
@@ -80,12 +80,12 @@ def make_shards(*sizes: int) -> dict[str, bytes]:
 
 def merged_regions(shards: Mapping[str, bytes], file: Path) -> list[Region]:
     """Return the regions of one file: HEADER bytes, then each shard padded to 32 bytes."""
-    pieces, at = [], HEADER
+    spans, at = [], HEADER
     for index, data in enumerate(shards.values()):
-        pieces.append(Piece(index, len(HEAD), at, len(data) - len(HEAD)))
-        at += -(-pieces[-1].size // 32) * 32
-    heads = dict.fromkeys(range(len(pieces)), HEAD)
-    return make_regions(planned(shards), pieces, dict.fromkeys(heads, file), heads, at)
+        spans.append(Span(index, len(HEAD), at, len(data) - len(HEAD)))
+        at += -(-spans[-1].size // 32) * 32
+    heads = dict.fromkeys(range(len(spans)), HEAD)
+    return make_regions(planned(shards), spans, dict.fromkeys(heads, file), heads, at)
 
 
 def merged_bytes(shards: Mapping[str, bytes]) -> bytes:
@@ -96,9 +96,9 @@ def merged_bytes(shards: Mapping[str, bytes]) -> bytes:
 
 def separate_regions(shards: Mapping[str, bytes], folder: Path) -> list[Region]:
     """Return the regions of a file for each shard."""
-    pieces = [Piece(index, 0, 0, len(data)) for index, data in enumerate(shards.values())]
+    spans = [Span(index, 0, 0, len(data)) for index, data in enumerate(shards.values())]
     files = {index: folder / name for index, name in enumerate(shards)}
-    return make_regions(planned(shards), pieces, files, dict.fromkeys(files, b""), 0)
+    return make_regions(planned(shards), spans, files, dict.fromkeys(files, b""), 0)
 
 
 def planned(shards: Mapping[str, bytes]) -> Sequence[PlannedShard]:

@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_came_and_a_rerun_goes_on(bench: Bench) -> None:
     assert plan.state.resumed == kept
     done = execute(plan, bench.events.append, connections=4)
     assert done.resumed == kept
-    assert done.moved == sum(piece.size for piece in plan.layout.pieces) - kept
+    assert done.moved == sum(span.size for span in plan.layout.spans) - kept
     assert not bench.staged()
 
 
@@ -178,7 +178,7 @@ def test_a_tampered_staging_file_is_noticed_and_fetched_again(bench: Bench) -> N
         execute(bench.plan(), stop, connections=1)
     staged = bench.staged()[0] / "merged.gguf"
     with staged.open("r+b") as file:
-        file.seek(bench.plan().layout.pieces[1].target + 1000)
+        file.seek(bench.plan().layout.spans[1].target + 1000)
         file.write(b"spoilt")
     done = bench.install()
     assert done.digest == f"sha256:{sha256(Store(bench.store).blob_path(done.digest))}"

@@ -27,7 +27,8 @@ from dsollama.errors import (
 from dsollama.events import BytesMoved
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.sources import ranges
-from dsollama.store.ledger import LedgerFile, Span
+from dsollama.span import Span
+from dsollama.store.ledger import LedgerFile
 from dsollama.testing.loopback_hub import Fault, LoopbackHub, Request
 
 from conftest import TERMINUS, Bench, make_repository
@@ -475,7 +476,7 @@ def test_a_model_of_many_shards_with_an_empty_first_is_mended(
         installed.right = installed.blob.read_bytes()
         block = 4096
         installed.change_entry(block=block, prefixes=prefixes(installed.right, block))
-        at = [0, len(layout.header) - 1, *(piece.target for piece in layout.pieces)]
+        at = [0, len(layout.header) - 1, *(span.target for span in layout.spans)]
         installed.spoil(*at)
         before = hub.bytes_sent
         report = installed.check(repair=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dsollama.testing.loopback_hub import Fault
 
+from dsollama.testing.loopback_hub import Fault
 from faults.scene import SILENCE, Scene, case, download, is_root
 
 OWNERS = "Another user's store"

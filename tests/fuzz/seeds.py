@@ -23,7 +23,8 @@ from dsollama.manifest.layers import (  # noqa: E402
     manifest_bytes,
     small_layers,
 )
-from dsollama.store.ledger import LedgerEntry, LedgerFile, Span  # noqa: E402
+from dsollama.span import Span  # noqa: E402
+from dsollama.store.ledger import LedgerEntry, LedgerFile  # noqa: E402
 from dsollama.templates.variants import catalog_modelfile, choose_variants  # noqa: E402
 from dsollama.testing.tiny_model import tiny_model, write_gguf, write_shards  # noqa: E402
 from dsollama.transfer import journal  # noqa: E402

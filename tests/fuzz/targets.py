@@ -172,12 +172,12 @@ def _check_header(header: Header, size: int) -> None:
 
 def _check_layout(layout: MergedLayout, headers: list[Header], sizes: list[int]) -> None:
     at = len(layout.header)
-    for piece in layout.pieces:
-        assert piece.size > 0
-        assert piece.source == headers[piece.shard].data_start
-        assert piece.source + piece.size <= sizes[piece.shard]
-        assert at <= piece.target < at + 32
-        at = piece.target + piece.size
+    for span in layout.spans:
+        assert span.size > 0
+        assert span.source == headers[span.file].data_start
+        assert span.source + span.size <= sizes[span.file]
+        assert at <= span.target < at + 32
+        at = span.target + span.size
     assert at <= layout.size < at + 32
     assert layout.header_sha256 == hashlib.sha256(layout.header).hexdigest()
     for offset, size in layout.gaps:

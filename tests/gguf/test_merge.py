@@ -71,13 +71,13 @@ def lay_out(files: list[bytes]) -> MergedLayout:
 
 
 def carry_out(layout: MergedLayout, files: list[bytes]) -> bytes:
-    """Copy the pieces; what no piece covers stays zero."""
+    """Copy the spans; what no span covers stays zero."""
     merged = bytearray(layout.size)
     merged[: len(layout.header)] = layout.header
-    for piece in layout.pieces:
-        source = files[piece.shard][piece.source : piece.source + piece.size]
-        assert len(source) == piece.size
-        merged[piece.target : piece.target + piece.size] = source
+    for span in layout.spans:
+        source = files[span.file][span.source : span.source + span.size]
+        assert len(source) == span.size
+        merged[span.target : span.target + span.size] = source
     assert len(merged) == layout.size
     return bytes(merged)
 
@@ -123,8 +123,8 @@ THIRD = [Given("d", (1,)), Given("e", (64,)), Given("f", (3, 3))]
 def test_the_pieces_tile_the_merged_file_after_its_header() -> None:
     files = model(FIRST, SECOND, THIRD)
     layout = lay_out(files)
-    assert [piece.shard for piece in layout.pieces] == [0, 1, 2]
-    runs = [(piece.target, piece.size) for piece in layout.pieces]
+    assert [span.file for span in layout.spans] == [0, 1, 2]
+    runs = [(span.target, span.size) for span in layout.spans]
     assert_tiles([(0, len(layout.header)), *runs], layout.size)
     check_merge(layout, files, FIRST + SECOND + THIRD)
 
@@ -162,7 +162,7 @@ def test_tensor_offsets_are_rebased_by_the_padded_data_before_them() -> None:
 def test_a_first_shard_without_tensors_gives_no_piece() -> None:
     files = model([], SECOND, THIRD)
     layout = lay_out(files)
-    assert [piece.shard for piece in layout.pieces] == [1, 2]
+    assert [span.file for span in layout.spans] == [1, 2]
     check_merge(layout, files, SECOND + THIRD)
 
 

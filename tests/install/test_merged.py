@@ -38,12 +38,12 @@ headers = [read_header(lambda a, b: each[a:b], len(each), 2**20) for each in dat
 layout = merge_layout(headers, [len(each) for each in data])
 merged = bytearray(layout.size)
 merged[: len(layout.header)] = layout.header
-for piece in layout.pieces:
-    own = data[piece.shard][piece.source :][: piece.size]
-    merged[piece.target : piece.target + piece.size] = own
+for span in layout.spans:
+    own = data[span.file][span.source :][: span.size]
+    merged[span.target : span.target + span.size] = own
 for offset, size in layout.gaps:
     merged[offset : offset + size] = bytes(size)
-two = layout.pieces[1]
+two = layout.spans[1]
 {lie}
 out.write_bytes(merged)
 {then}
@@ -57,7 +57,7 @@ LIES = {
     "another header": ("merged[100] ^= 1", "", "another header"),
     "a flipped bit": ("merged[two.target + 5000] ^= 1", "", "those of shard 2 of 3"),
     "a flipped last byte": ("merged[-40] ^= 1", "", "those of shard 3 of 3"),
-    "shard 3 missing": ("merged[layout.pieces[2].target :] = bytes(layout.pieces[2].size)", "",
+    "shard 3 missing": ("merged[layout.spans[2].target :] = bytes(layout.spans[2].size)", "",
                         "those of shard 3 of 3"),
     "a hole in shard 2": (
         "merged[two.target : two.target + 4096] = bytes(4096)", "", "those of shard 2 of 3"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dsollama.store.ledger import MAX_ENTRY_BYTES, Ledger, LedgerEntry, LedgerFile, Span
+from dsollama.span import Span
+from dsollama.store.ledger import MAX_ENTRY_BYTES, Ledger, LedgerEntry, LedgerFile
 
 ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 HEX = "0" * 64

@@ -129,12 +129,12 @@ def test_a_lying_journal_costs_a_second_fetch_and_never_the_model(bench: Bench) 
         file.truncate(plan.size)
     files = dict.fromkeys(range(len(plan.shards)), staging)
     regions = make_regions(
-        plan.shards, plan.staged_pieces, files, dict.fromkeys(files, b""), plan.size
+        plan.shards, plan.staged_spans, files, dict.fromkeys(files, b""), plan.size
     )
     write_claims(staging, {n: each.size for n, each in enumerate(make_segments(regions))})
     done = bench.install()
     blob = Store(bench.store).blob_path(done.digest)
     assert done.digest == f"sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}"
-    assert done.resumed == done.moved == sum(region.piece.size for region in regions)
+    assert done.resumed == done.moved == sum(region.span.size for region in regions)
     assert len([event for event in bench.events if isinstance(event, Noted)]) == len(plan.shards)
     assert not bench.staged()

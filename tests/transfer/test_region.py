@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsollama.gguf.merge import Piece
+from dsollama.span import Span
 from dsollama.transfer.region import (
     CELL_BYTES,
     MAX_SEGMENT,
@@ -28,14 +28,14 @@ SIZES = st.lists(
 
 
 def regions_of(sizes: list[int], *, merged: bool) -> list[Region]:
-    """Return regions of one merged file, its pieces 32 bytes aligned, or of a file each."""
-    pieces, at = [], HEADER
+    """Return regions of one merged file, its spans 32 bytes aligned, or of a file each."""
+    spans, at = [], HEADER
     for index, size in enumerate(sizes):
-        pieces.append(Piece(index, 100, at if merged else 0, size))
+        spans.append(Span(index, 100, at if merged else 0, size))
         at += -(-size // 32) * 32
     files = {index: Path("merged" if merged else str(index)) for index in range(len(sizes))}
     shards = [PlannedShard(str(index), size + 100, None, "") for index, size in enumerate(sizes)]
-    return make_regions(shards, pieces, files, dict.fromkeys(files, b""), at if merged else 0)
+    return make_regions(shards, spans, files, dict.fromkeys(files, b""), at if merged else 0)
 
 
 @settings(max_examples=200, deadline=None)
@@ -106,11 +106,11 @@ def test_positions_of_a_transfer_grow_and_never_meet(sizes: list[int]) -> None:
 @given(SIZES, st.booleans(), st.integers(0, 10**12))
 def test_a_region_converts_positions(sizes: list[int], merged: bool, ahead: int) -> None:
     for region in regions_of(sizes, merged=merged):
-        piece = region.piece
-        ahead = min(ahead, piece.size)
-        assert region.in_shard(region.start + ahead) == piece.source + ahead
-        assert region.in_file(region.start + ahead) == piece.target + ahead
-        assert region.end == region.start + piece.size
+        span = region.span
+        ahead = min(ahead, span.size)
+        assert region.in_shard(region.start + ahead) == span.source + ahead
+        assert region.in_file(region.start + ahead) == span.target + ahead
+        assert region.end == region.start + span.size
 
 
 @given(SIZES)

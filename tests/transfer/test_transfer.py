@@ -80,7 +80,7 @@ def test_everything_arrives_in_its_place_and_is_verified(lab: Lab) -> None:
         ShardVerified(number, 3, digest, True)
         for number, digest in enumerate(digests.shards, start=1)
     ]
-    total = sum(region.piece.size for region in lab.regions)
+    total = sum(region.span.size for region in lab.regions)
     assert lab.told(BytesMoved)[-1] == BytesMoved("download", total, total, 0, 3, 3)
     assert lab.source.cancelled
     assert claimed_bytes(lab.folder) == total
@@ -95,7 +95,7 @@ def test_each_shard_is_handed_on_when_it_is_right(lab: Lab) -> None:
         transfer.checkpoint()
         durable.append(region.number)
         assert claimed_bytes(lab.folder) >= sum(
-            each.piece.size for each in lab.regions[: region.number]
+            each.span.size for each in lab.regions[: region.number]
         )
 
     transfer = lab.transfer(TransferOptions(2, on_verified=on_verified))
@@ -181,7 +181,7 @@ def test_what_was_kept_of_a_wrong_shard_is_not_digested_again(
         return digest(verifier, index, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verify.Verifier, "digest", late)
-    total = sum(region.piece.size for region in lab.regions)
+    total = sum(region.span.size for region in lab.regions)
     with lab.transfer() as transfer:
         digests = transfer.run(hashlib.sha256(bytes(HEADER)))
     lab.require_right(digests)
@@ -199,7 +199,7 @@ def test_a_shard_that_stays_wrong_is_given_up_and_the_others_are_kept(
         lab.run()
     assert hint in told.value.hint
     assert lab.told(Noted) == [Noted(REMEDY)]
-    assert claimed_bytes(lab.folder) <= sum(lab.regions[n].piece.size for n in (0, 2))
+    assert claimed_bytes(lab.folder) <= sum(lab.regions[n].span.size for n in (0, 2))
 
 
 def test_without_another_source_a_wrong_shard_is_given_up_at_once(lab: Lab) -> None:
@@ -223,7 +223,7 @@ def test_a_failure_keeps_what_came_and_the_next_run_fetches_the_rest(lab: Lab) -
     again = Lab(lab.folder)
     with again.transfer() as transfer:
         digests = transfer.run(hashlib.sha256(bytes(HEADER)))
-        assert transfer.moved == sum(region.piece.size for region in lab.regions) - kept
+        assert transfer.moved == sum(region.span.size for region in lab.regions) - kept
     again.require_right(digests)
     moved = again.told(BytesMoved)[-1]
     assert isinstance(moved, BytesMoved)

@@ -9,7 +9,8 @@ from dsollama.check.findings import Range
 from dsollama.gguf.header import MAX_HEADER_BYTES, Header, read_header
 from dsollama.gguf.merge import merge_layout
 from dsollama.sources.source import Reader, offline_error
-from dsollama.store.ledger import LedgerEntry, LedgerFile, Span
+from dsollama.span import Span
+from dsollama.store.ledger import LedgerEntry, LedgerFile
 
 _FIRST_READ = 2**16
 _ZEROS = bytes(2**20)

@@ -1,9 +1,9 @@
-"""The merged file, known before a tensor byte moves: its header, and where every piece goes.
+"""The merged file, known before a tensor byte moves: its header, and where every span goes.
 
 What `llama-gguf-split --merge` writes (tools/gguf-split/gguf-split.cpp of llama.cpp): shard 1's
 key-values in their order with `split.count` taken out and appended as u16 0, then the tensor
 infos of all shards with offsets rebased, padding, and each tensor's data padded to 32 bytes.
-Because tensors lie without gaps, a shard's whole data section is one piece of the result.
+Because tensors lie without gaps, a shard's whole data section is one span of the result.
 """
 
 from __future__ import annotations
@@ -21,27 +21,11 @@ from dsollama.gguf.encode import (
     encode_tensor_info,
 )
 from dsollama.gguf.header import MAX_FILE_BYTES, Header, Tensor
+from dsollama.span import Span
 
 SPLIT_NO = "split.no"
 SPLIT_COUNT = "split.count"
 SPLIT_TENSORS = "split.tensors.count"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A run of bytes of one shard and its place in the merged file.
-
-    Attributes:
-        shard: index of the shard, from 0.
-        source: offset in the shard file, in bytes.
-        target: offset in the merged file, in bytes.
-        size: bytes.
-    """
-
-    shard: int
-    source: int
-    target: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -50,13 +34,13 @@ class MergedLayout:
 
     Attributes:
         header: its bytes up to the tensor data.
-        pieces: one per shard that has tensors, in the order of the merged file.
+        spans: one per shard that has tensors, in the order of the merged file.
         size: bytes of the whole file.
-        gaps: (offset, size) of the padding inside the pieces, which must be zero.
+        gaps: (offset, size) of the padding inside the spans, which must be zero.
     """
 
     header: bytes = field(repr=False)
-    pieces: tuple[Piece, ...]
+    spans: tuple[Span, ...]
     size: int
     gaps: tuple[tuple[int, int], ...] = field(repr=False)
 
@@ -79,7 +63,7 @@ def merge_layout(shards: Sequence[Header], sizes: Sequence[int]) -> MergedLayout
     """
     check_split_metadata(shards)
     infos: list[bytes] = []
-    pieces: list[Piece] = []
+    spans: list[Span] = []
     gaps: list[tuple[int, int]] = []
     base = 0
     for index, (shard, size) in enumerate(zip(shards, sizes, strict=True)):
@@ -95,13 +79,13 @@ def merge_layout(shards: Sequence[Header], sizes: Sequence[int]) -> MergedLayout
                 gaps.append((base + tensor.offset + tensor.size, gap))
         length = min(shard.padded_data_size, size - shard.data_start)
         if length:
-            pieces.append(Piece(index, shard.data_start, base, length))
+            spans.append(Span(index, shard.data_start, base, length))
         base += shard.padded_data_size
     header = encode_header(_merged_key_values(shards[0]), infos)
     start = len(header)
     return MergedLayout(
         header,
-        tuple(Piece(p.shard, p.source, p.target + start, p.size) for p in pieces),
+        tuple(Span(p.file, p.source, p.target + start, p.size) for p in spans),
         start + base,
         tuple((offset + start, size) for offset, size in gaps),
     )

@@ -157,7 +157,7 @@ def _fetch_merged(
     heads = {index: header.raw if plan.layout else b"" for index, header in enumerate(plan.headers)}
     regions = make_regions(
         plan.shards,
-        plan.staged_pieces,
+        plan.staged_spans,
         dict.fromkeys(heads, merged),
         heads,
         plan.size,
@@ -215,7 +215,7 @@ def _fetch_shards(
 ) -> tuple[int, tuple[str, ...]]:
     """The named road: every shard into a file of its own; return the bytes moved, and digests."""
     files = _shard_files(plan, staging)
-    regions = make_regions(plan.shards, plan.staged_pieces, files, dict.fromkeys(files, b""), 0)
+    regions = make_regions(plan.shards, plan.staged_spans, files, dict.fromkeys(files, b""), 0)
     listener(StepStarted("download", _what(plan)))
     options = TransferOptions(connections)
     with _interruptible(Transfer(regions, reader, staging, options, listener)) as transfer:
@@ -230,9 +230,9 @@ def _what(plan: InstallPlan) -> str:
 
 def _verify_headers_only(plan: InstallPlan, listener: Listener) -> None:
     """Check shards without tensors: their header is all they have."""
-    pieces = {piece.shard for piece in plan.staged_pieces}
+    spans = {span.file for span in plan.staged_spans}
     for index, (shard, header) in enumerate(zip(plan.shards, plan.headers, strict=True)):
-        if index not in pieces:
+        if index not in spans:
             found = hashlib.sha256(header.raw).hexdigest()
             if shard.sha256 not in {None, found}:
                 raise CorruptShardError(

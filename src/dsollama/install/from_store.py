@@ -15,11 +15,11 @@ from pathlib import Path
 from dsollama.catalog.models import Target
 from dsollama.catalog.quants import match_quant
 from dsollama.errors import AmbiguousQuantError, NotInstalledError, UnknownQuantError
-from dsollama.gguf.merge import Piece
 from dsollama.install.choose import Choice
 from dsollama.privileges import acting_as
 from dsollama.sources.local import LocalFile, reader_of
 from dsollama.sources.source import ListedFile
+from dsollama.span import Span
 from dsollama.store.alike import blobs_alike
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
@@ -28,7 +28,7 @@ from dsollama.units import some_of
 
 
 def find_merged(
-    folder: Path, head: bytes, size: int, shards: Sequence[PlannedShard], pieces: Sequence[Piece]
+    folder: Path, head: bytes, size: int, shards: Sequence[PlannedShard], spans: Sequence[Span]
 ) -> dict[str, LocalFile]:
     """Find a file in another store that may be the merged one, as a place to read shards from.
 
@@ -37,7 +37,7 @@ def find_merged(
         head: how the merged file begins.
         size: its bytes.
         shards: what the Hub lists; one that has no published digest is not read here.
-        pieces: where they are in the merged file.
+        spans: where they are in the merged file.
 
     Raises:
         NotInstalledError: there is none.
@@ -52,11 +52,9 @@ def find_merged(
             "they are copied as they are, and compared with nothing of the Hub's.",
         )
     return {
-        shards[piece.shard].path: LocalFile(
-            found[0], piece.target - piece.source, reads_as=reads_as
-        )
-        for piece in pieces
-        if shards[piece.shard].sha256 is not None
+        shards[span.file].path: LocalFile(found[0], span.target - span.source, reads_as=reads_as)
+        for span in spans
+        if shards[span.file].sha256 is not None
     }
 
 

@@ -1,6 +1,6 @@
 """A merged file that is there already: its digests, and whether it is what the shards make.
 
-Each piece of it is digested together with the header of its shard, so the digest that comes out is
+Each span of it is digested together with the header of its shard, so the digest that comes out is
 the shard's. Nothing else has to be believed: not the program that wrote it, nor the shards' files.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 from dsollama.errors import WrongMergeError
 from dsollama.events import BytesMoved, Listener
 from dsollama.gguf.header import Header
-from dsollama.gguf.merge import MergedLayout, Piece
+from dsollama.gguf.merge import MergedLayout
+from dsollama.span import Span
 from dsollama.store.files import store_failures
 from dsollama.transfer.digests import BLOCK_BYTES, DigestPipeline, Digests, rotating_buffers
 from dsollama.transfer.region import CELL_BYTES
@@ -62,22 +63,22 @@ def require_merged(
             raise _wrong("another header than the shards' headers make")
         _require_zeros(file, layout)
         heads = {index: header.raw for index, header in enumerate(headers)}
-        digests = _digest(file, layout.pieces, heads, layout.size, gaps, listener)
-    for piece, digest in zip(layout.pieces, digests.shards, strict=True):
-        if digest != shards[piece.shard]:
-            raise _wrong(f"other bytes than those of shard {piece.shard + 1} of {len(shards)}")
+        digests = _digest(file, layout.spans, heads, layout.size, gaps, listener)
+    for span, digest in zip(layout.spans, digests.shards, strict=True):
+        if digest != shards[span.file]:
+            raise _wrong(f"other bytes than those of shard {span.file + 1} of {len(shards)}")
     return digests
 
 
 def digest_merged(
-    path: Path, pieces: Sequence[Piece], heads: Mapping[int, bytes], size: int, listener: Listener
+    path: Path, spans: Sequence[Span], heads: Mapping[int, bytes], size: int, listener: Listener
 ) -> Digests:
     """Digest a merged file, and each shard that it was made of.
 
     Args:
         path: the file.
-        pieces: where the shards are in it; none where only the whole counts.
-        heads: by the shard's number, what it has before its piece.
+        spans: where the shards are in it; none where only the whole counts.
+        heads: by the shard's number, what it has before its span.
         size: of the file, in bytes.
         listener: hears of progress.
 
@@ -86,7 +87,7 @@ def digest_merged(
     """
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _digest(handle, pieces, heads, size, {}, listener)
+        return _digest(handle, spans, heads, size, {}, listener)
     finally:
         os.close(handle)
 
@@ -97,11 +98,11 @@ def shards_gaps(layout: MergedLayout, files: Mapping[int, Path]) -> dict[int, by
     llama-gguf-split writes zeros there; a gap that is zero in the shard, too, is left out.
     """
     found = {}
-    for piece in layout.pieces:
-        inside = [gap for gap in layout.gaps if 0 <= gap[0] - piece.target < piece.size]
-        with store_failures(files[piece.shard]), _opened(files[piece.shard]) as file:
+    for span in layout.spans:
+        inside = [gap for gap in layout.gaps if 0 <= gap[0] - span.target < span.size]
+        with store_failures(files[span.file]), _opened(files[span.file]) as file:
             for offset, size in inside:
-                data = os.pread(file, size, offset - piece.target + piece.source)
+                data = os.pread(file, size, offset - span.target + span.source)
                 if data.strip(b"\0"):
                     found[offset] = data
     return found
@@ -126,9 +127,9 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _require_zeros(file: int, layout: MergedLayout) -> None:
-    """The padding in the pieces, between them and at the end is zero."""
-    ends = [len(layout.header), *(piece.target + piece.size for piece in layout.pieces)]
-    starts = [*(piece.target for piece in layout.pieces), layout.size]
+    """The padding in the spans, between them and at the end is zero."""
+    ends = [len(layout.header), *(span.target + span.size for span in layout.spans)]
+    starts = [*(span.target for span in layout.spans), layout.size]
     between = [(end, start - end) for end, start in zip(ends, starts, strict=True)]
     for offset, size in (*layout.gaps, *between):
         if os.pread(file, size, offset) != bytes(size):
@@ -137,7 +138,7 @@ def _require_zeros(file: int, layout: MergedLayout) -> None:
 
 def _digest(
     file: int,
-    pieces: Sequence[Piece],
+    spans: Sequence[Span],
     heads: Mapping[int, bytes],
     size: int,
     gaps: Mapping[int, bytes],
@@ -147,11 +148,11 @@ def _digest(
     shards, at = [], 0
     with DigestPipeline() as pipeline:
         reader = _Reader(file, size, pipeline, listener)
-        for piece in pieces:
-            own, end = hashlib.sha256(heads[piece.shard]), piece.target + piece.size
-            reader.feed([whole], at, piece.target)
-            at = piece.target
-            for gap in sorted(gap for gap in gaps if piece.target <= gap < end):
+        for span in spans:
+            own, end = hashlib.sha256(heads[span.file]), span.target + span.size
+            reader.feed([whole], at, span.target)
+            at = span.target
+            for gap in sorted(gap for gap in gaps if span.target <= gap < end):
                 reader.feed([whole, own], at, gap)
                 at = gap + len(gaps[gap])
                 reader.feed([whole], gap, at)

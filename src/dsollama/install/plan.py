@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsollama.gguf.header import Header
-from dsollama.gguf.merge import MergedLayout, Piece
+from dsollama.gguf.merge import MergedLayout
 from dsollama.install.naming import PlannedModel
 from dsollama.install.record import Record
 from dsollama.install.replacing import Replaced
@@ -16,6 +16,7 @@ from dsollama.install.request import Merger
 from dsollama.manifest.layers import ModelFacts
 from dsollama.sources.local import LocalFile
 from dsollama.sources.source import Source
+from dsollama.span import Span
 from dsollama.transfer.shard import PlannedShard
 
 
@@ -101,9 +102,9 @@ class InstallPlan:
         return tuple(shard.path for shard in self.shards if not shard.published)
 
     @property
-    def pieces(self) -> tuple[Piece, ...]:
+    def spans(self) -> tuple[Span, ...]:
         """Where each shard's bytes are in the merged file; a single file is it as it stands."""
-        return self.layout.pieces if self.layout else (Piece(0, 0, 0, self.size),)
+        return self.layout.spans if self.layout else (Span(0, 0, 0, self.size),)
 
     @property
     def head(self) -> bytes:
@@ -111,11 +112,11 @@ class InstallPlan:
         return self.layout.header if self.layout else self.headers[0].raw
 
     @property
-    def staged_pieces(self) -> tuple[Piece, ...]:
+    def staged_spans(self) -> tuple[Span, ...]:
         """Where each shard's bytes go in the staging file, or files of llama-gguf-split."""
         if self.layout and not self.program:
-            return self.layout.pieces
-        return tuple(Piece(index, 0, 0, shard.size) for index, shard in enumerate(self.shards))
+            return self.layout.spans
+        return tuple(Span(index, 0, 0, shard.size) for index, shard in enumerate(self.shards))
 
     @property
     def to_copy(self) -> int:

@@ -11,7 +11,7 @@ from dsollama.catalog.formats import Variant
 from dsollama.catalog.models import CatalogModel, Target, resolve_target
 from dsollama.errors import UnknownVariantError, UsageError
 from dsollama.events import Listener
-from dsollama.gguf.merge import Piece, merge_layout
+from dsollama.gguf.merge import merge_layout
 from dsollama.gguf.split_program import find_program
 from dsollama.install.choose import Choice, stopped_request
 from dsollama.install.consume import require_consumable
@@ -27,6 +27,7 @@ from dsollama.install.select import open_shards, select_files, stamps_of, unchec
 from dsollama.install.state import look, replaced_in_store
 from dsollama.manifest.names import parse_name
 from dsollama.sources.source import ListedFile
+from dsollama.span import Span
 from dsollama.store.ledger import LedgerFile
 from dsollama.store.store import Store
 from dsollama.templates.variants import choose_variants
@@ -61,8 +62,8 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         program = None  # there is nothing to merge
     if request.from_store and not choice.folder:
         head, size = (layout.header, layout.size) if layout else (headers[0].raw, files[0].size)
-        pieces = layout.pieces if layout else (Piece(0, 0, 0, size),)
-        local = find_merged(request.from_store, head, size, shards, pieces)
+        spans = layout.spans if layout else (Span(0, 0, 0, size),)
+        local = find_merged(request.from_store, head, size, shards, spans)
     facts = facts_of(headers)
     models = name_models(request, target.model, choice.repository, choice.quant, variants, facts)
     named = spell_for_store(models, store)

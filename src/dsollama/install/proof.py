@@ -38,7 +38,7 @@ def prove(plan: InstallPlan, store: Store, listener: Listener) -> None:
         listener(StepStarted("digest", f"weights in the store that begin as these, {size}"))
         with store_failures(path):
             seen = stamp_of(path.stat())
-            found = digest_merged(path, plan.pieces, _heads(plan), plan.size, listener)
+            found = digest_merged(path, plan.spans, _heads(plan), plan.size, listener)
         if _is_right(plan, found) and f"sha256:{found.whole}" == digest:
             _write_down(plan, store, digest, found, seen)
             return
@@ -46,7 +46,7 @@ def prove(plan: InstallPlan, store: Store, listener: Listener) -> None:
 
 
 def _heads(plan: InstallPlan) -> dict[int, bytes]:
-    """Return what each shard has before its piece; a single file is a piece from its first byte."""
+    """Return what each shard has before its span; a single file is a span from its first byte."""
     if plan.layout is None:
         return {0: b""}
     return {index: header.raw for index, header in enumerate(plan.headers)}
@@ -55,8 +55,8 @@ def _heads(plan: InstallPlan) -> dict[int, bytes]:
 def _is_right(plan: InstallPlan, found: Digests) -> bool:
     """Whether each shard has its published digest; one without tensors is its header."""
     digests = {index: hashlib.sha256(head).hexdigest() for index, head in _heads(plan).items()}
-    pieces = zip(plan.pieces, found.shards, strict=True)
-    digests |= {piece.shard: digest for piece, digest in pieces}
+    spans = zip(plan.spans, found.shards, strict=True)
+    digests |= {span.file: digest for span, digest in spans}
     return [digests[index] for index in range(len(plan.shards))] == [
         shard.sha256 for shard in plan.shards
     ]

@@ -218,7 +218,7 @@ def _registration(plan: InstallPlan, store: Store, digest: str) -> Registration:
 def ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) -> LedgerEntry:
     """Return what the ledger keeps of the merged file: where it came from, as far as is proved."""
     installed = datetime.now(UTC).isoformat(timespec="seconds")
-    pieces = plan.pieces
+    spans = plan.spans
     return LedgerEntry(
         size=plan.size,
         endpoint=plan.endpoint,
@@ -229,7 +229,7 @@ def ledger_entry(plan: InstallPlan, merged: MergedFile, names: tuple[str, ...]) 
             LedgerFile(each.path, each.size, each.sha256 if each.published else None)
             for each in plan.shards
         ),
-        spans=tuple(spans_without(pieces, merged.zeros)),
+        spans=tuple(spans_without(spans, merged.zeros)),
         block=BLOCK_BYTES,
         prefixes=merged.prefixes,
         names=names,

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from dsollama.addresses import public_address
+from dsollama.span import Count, Span
 from dsollama.store.files import read_small, store_failures, write_atomically
 from dsollama.store.walk import MAX_SEEN, list_names
 
@@ -37,7 +38,6 @@ _VERSION = 2
 
 Hex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Commit = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40}\Z")]
-Count = Annotated[int, msgspec.Meta(ge=0)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
@@ -56,19 +56,6 @@ class LedgerFile(msgspec.Struct, frozen=True, gc=False):
     path: Text
     size: Count
     sha256: Hex | None
-
-
-class Span(msgspec.Struct, frozen=True, gc=False):
-    """Bytes `target` to `target + size` of the blob are those from `source` on of a file.
-
-    Attributes:
-        file: index of the `LedgerFile`.
-    """
-
-    file: Count
-    source: Count
-    target: Count
-    size: Count
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):

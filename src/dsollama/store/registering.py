@@ -22,8 +22,9 @@ import msgspec
 from dsollama.errors import InvalidNameError, StoreError, StoreNotWritableError
 from dsollama.manifest.manifest import MAX_MANIFEST_BYTES, Digest
 from dsollama.manifest.names import ModelName, parse_name
+from dsollama.span import Count
 from dsollama.store.files import read_small, store_failures, sync_folder, write_atomically
-from dsollama.store.ledger import Count, Text
+from dsollama.store.ledger import Text
 
 if TYPE_CHECKING:
     from dsollama.store.store import Store

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from dsollama.gguf.merge import Piece
+from dsollama.span import Count, Span
 from dsollama.store.files import read_small, store_failures, write_atomically
-from dsollama.store.ledger import Count, Span
 
 RECORD = "padding.json"
 MAX_RECORD_BYTES = 16 * 2**20
@@ -92,16 +91,16 @@ def put_back_published(merged: Path, staging: Path) -> None:
         (staging / RECORD).unlink(missing_ok=True)
 
 
-def spans_without(pieces: Sequence[Piece], zeros: Mapping[int, bytes]) -> Iterator[Span]:
-    """Yield the runs of the pieces that are the shards' own bytes, between the zeros."""
-    for piece in pieces:
-        at, end = piece.target, piece.target + piece.size
-        for offset in sorted(each for each in zeros if piece.target <= each < end):
+def spans_without(spans: Sequence[Span], zeros: Mapping[int, bytes]) -> Iterator[Span]:
+    """Yield the runs of the spans that are the shards' own bytes, between the zeros."""
+    for span in spans:
+        at, end = span.target, span.target + span.size
+        for offset in sorted(each for each in zeros if span.target <= each < end):
             if at < offset:
-                yield Span(piece.shard, piece.source + at - piece.target, at, offset - at)
+                yield Span(span.file, span.source + at - span.target, at, offset - at)
             at = offset + len(zeros[offset])
         if at < end:
-            yield Span(piece.shard, piece.source + at - piece.target, at, end - at)
+            yield Span(span.file, span.source + at - span.target, at, end - at)
 
 
 def _write(handle: int, parts: Mapping[int, bytes]) -> None:

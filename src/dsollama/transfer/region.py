@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsollama.gguf.merge import Piece
+from dsollama.span import Span
 from dsollama.transfer.shard import PlannedShard
 
 CELL_BYTES = 4 * 2**20
@@ -33,18 +33,18 @@ class Region:
     Attributes:
         shard: the file that the bytes come from.
         shards: how many shards the model has.
-        piece: which bytes of the shard, and their place in `file`.
+        span: which bytes of the shard, and their place in `file`.
         file: the staging file.
-        head: the shard's bytes before the piece, which are known already; they count for its
+        head: the shard's bytes before the span, which are known already; they count for its
             digest.
-        padding: bytes of zero padding behind the piece, up to the next region of the file or the
+        padding: bytes of zero padding behind the span, up to the next region of the file or the
             file's end.
         origin: position of the first byte of `file`; a multiple of CELL_BYTES.
     """
 
     shard: PlannedShard
     shards: int
-    piece: Piece
+    span: Span
     file: Path
     head: bytes
     padding: int = 0
@@ -53,17 +53,17 @@ class Region:
     @property
     def number(self) -> int:
         """Number of the shard, from 1."""
-        return self.piece.shard + 1
+        return self.span.file + 1
 
     @property
     def start(self) -> int:
         """Position of the first byte."""
-        return self.origin + self.piece.target
+        return self.origin + self.span.target
 
     @property
     def end(self) -> int:
         """Position behind the last byte."""
-        return self.start + self.piece.size
+        return self.start + self.span.size
 
     @property
     def padded_end(self) -> int:
@@ -72,7 +72,7 @@ class Region:
 
     def in_shard(self, position: int) -> int:
         """Return the offset in the shard of what goes to `position`."""
-        return position - self.start + self.piece.source
+        return position - self.start + self.span.source
 
     def in_file(self, position: int) -> int:
         """Return the offset of `position` in the staging file."""
@@ -101,7 +101,7 @@ class Segment:
 
 def make_regions(
     shards: Sequence[PlannedShard],
-    pieces: Sequence[Piece],
+    spans: Sequence[Span],
     files: Mapping[int, Path],
     heads: Mapping[int, bytes],
     size: int,
@@ -110,22 +110,22 @@ def make_regions(
 
     Args:
         shards: all shards.
-        pieces: their pieces, in the order of the merged file.
+        spans: their spans, in the order of the merged file.
         files: staging file by shard index.
-        heads: the bytes before each shard's piece.
+        heads: the bytes before each shard's span.
         size: bytes of the merged file; the last region is padded up to there if it lies in it.
     """
     regions: list[Region] = []
     origin = 0
-    for number, piece in enumerate(pieces):
-        file = files[piece.shard]
+    for number, span in enumerate(spans):
+        file = files[span.file]
         if regions and regions[-1].file != file:
             before = regions[-1]
             origin += -(-before.in_file(before.end) // CELL_BYTES) * CELL_BYTES
-        following = pieces[number + 1].target if number + 1 < len(pieces) else size
-        padding = max(following - piece.target - piece.size, 0)
-        shard, head = shards[piece.shard], heads[piece.shard]
-        regions.append(Region(shard, len(shards), piece, file, head, padding, origin))
+        following = spans[number + 1].target if number + 1 < len(spans) else size
+        padding = max(following - span.target - span.size, 0)
+        shard, head = shards[span.file], heads[span.file]
+        regions.append(Region(shard, len(shards), span, file, head, padding, origin))
     return regions
 
 
@@ -134,7 +134,7 @@ def make_segments(regions: Sequence[Region]) -> list[Segment]:
 
     The same regions are always cut alike: the journals count bytes by the segment's number.
     """
-    grid = segment_bytes(sum(region.piece.size for region in regions))
+    grid = segment_bytes(sum(region.span.size for region in regions))
     segments = []
     for index, region in enumerate(regions):
         at = region.start
