@@ -16,10 +16,11 @@ import pytest
 
 from dsollama.errors import ProgramMissingError
 from dsollama.events import Event
-from dsollama.install.execute import Installed, execute
+from dsollama.install.destination import Installed
 from dsollama.install.plan import InstallPlan
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest, Merger
+from dsollama.install.to_store import execute
 from dsollama.ollama.private import (
     find_ollama,
     free_port,

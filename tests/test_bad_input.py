@@ -172,7 +172,7 @@ def test_a_disk_too_small_is_said_before_the_first_byte(
 ) -> None:
     # A mock stands in for a full disk; the next test has a real one where it may mount.
     from dsollama.errors import NotEnoughDiskError
-    from dsollama.install.execute import execute
+    from dsollama.install.to_store import execute
     from dsollama.store.store import Store
 
     plan = bench.plan()

@@ -13,8 +13,8 @@ import pytest
 
 from dsollama.errors import CorruptShardError, InterruptedByUserError, StoreBusyError
 from dsollama.events import BytesMoved, Event, Noted, ShardVerified
-from dsollama.install.execute import execute
 from dsollama.install.request import Merger
+from dsollama.install.to_store import execute
 from dsollama.manifest.names import parse_name
 from dsollama.store.store import Store
 from dsollama.testing.loopback_hub import Fault, HubRepository, LoopbackHub, Request

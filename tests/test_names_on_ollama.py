@@ -14,10 +14,11 @@ import pytest
 import requests
 
 from dsollama.errors import InterruptedByUserError, InvalidNameError, NameTakenError
-from dsollama.install import via_api
+from dsollama.install import to_api
+from dsollama.install.plan import InstallPlan
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
-from dsollama.install.via_api import execute_api, plan_api
+from dsollama.install.to_api import ToApi
 from dsollama.manifest.names import parse_name
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.ollama.upload import Blobs
@@ -137,29 +138,31 @@ def by_api(bench: Bench, staging: Path, **changes: object) -> InstallRequest:
     return InstallRequest("UD-Q2_K_XL", settings, variants=("plain",), **changes)  # type: ignore[arg-type]
 
 
+def planned(request: InstallRequest, running: Running) -> InstallPlan:
+    return make_plan(request, print, ToApi(running.address, request.settings.store))
+
+
+def install(plan: InstallPlan, running: Running) -> None:
+    ToApi(running.address, plan.store).install(plan, print, 4)
+
+
 def test_by_the_api_the_servers_spelling_and_its_models_count(
     bench: Bench, running: Running, tmp_path: Path
 ) -> None:
     weights = theirs(bench, "Mine:v1", tmp_path)
-    beside = plan_api(
-        make_plan(by_api(bench, tmp_path / "staging", name="mine:V2"), print),
-        running.address,
-    )
-    assert [str(each.name) for each in beside.install.models] == ["Mine:V2"]
-    assert beside.install.replaces == ()
-    over = plan_api(
-        make_plan(by_api(bench, tmp_path / "staging", name="mine:V1"), print),
-        running.address,
-    )
-    (replaced,) = over.install.replaces
+    beside = planned(by_api(bench, tmp_path / "staging", name="mine:V2"), running)
+    assert [str(each.name) for each in beside.models] == ["Mine:V2"]
+    assert beside.replaces == ()
+    over = planned(by_api(bench, tmp_path / "staging", name="mine:V1"), running)
+    (replaced,) = over.replaces
     assert (str(replaced.name), replaced.weights) == ("Mine:v1", weights)
     # What was not in the plan is not replaced, and the merged file waits here.
-    unaware = replace(over, install=replace(over.install, replaces=()))
+    unaware = replace(over, replaces=())
     with pytest.raises(NameTakenError, match="another model Mine:v1"):
-        execute_api(unaware, print, 4)
+        install(unaware, running)
     assert Blobs(running.address).weights("Mine:v1") == weights
     assert len(list((tmp_path / "staging" / "blobs").iterdir())) == 1
-    execute_api(over, print, 4)
+    install(over, running)
     assert Blobs(running.address).weights("mine:v1") != weights
     assert running.shown("mine:V1") == {200: TRIES}
 
@@ -169,39 +172,39 @@ def test_by_the_api_what_a_killed_run_made_there_is_its_own(
 ) -> None:
     """Elsewhere the weights' digest is learned when the name is there; killed before that, it
     must not stand in the way. What somebody else puts there meanwhile must."""
-    monkeypatch.setattr(via_api, "is_this_machine", lambda _address: False)
+    monkeypatch.setattr(to_api, "is_this_machine", lambda _address: False)
     request = by_api(bench, tmp_path / "staging", name="mine:v1")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(via_api, "_remember", killed)
+        patch.setattr(to_api, "remember", killed)
         with pytest.raises(InterruptedByUserError):
-            execute_api(plan_api(make_plan(request, print), running.address), print, 4)
+            install(planned(request, running), running)
     assert running.shown("mine:v1") == {200: TRIES}
-    assert plan_api(make_plan(request, print), running.address).install.replaces == ()
+    assert planned(request, running).replaces == ()
     Blobs(running.address).delete("mine:v1")
     theirs(bench, "mine:v1", tmp_path)
-    plan = plan_api(make_plan(request, print), running.address)
-    assert [str(each.name) for each in plan.install.replaces] == ["mine:v1"]
+    plan = planned(request, running)
+    assert [str(each.name) for each in plan.replaces] == ["mine:v1"]
 
 
 def test_by_the_api_the_same_again_replaces_nothing_and_other_settings_do(
     bench: Bench, running: Running, tmp_path: Path
 ) -> None:
     request = by_api(bench, tmp_path / "staging", name="mine:v1")
-    execute_api(plan_api(make_plan(request, print), running.address), print, 4)
-    assert plan_api(make_plan(request, print), running.address).install.replaces == ()
+    install(planned(request, running), running)
+    assert planned(request, running).replaces == ()
     server = Blobs(running.address)
     server.create({"model": "mine:v1", "from": "mine:v1", "system": "Mine."}, lambda _line: None)
-    (replaced,) = plan_api(make_plan(request, print), running.address).install.replaces
+    (replaced,) = planned(request, running).replaces
     assert replaced.same_weights
     server.create(
         {"model": "mine:v1", "from": "mine:v1", "system": "", "parameters": {"top_k": 3}},
         lambda _line: None,
     )
-    (replaced,) = plan_api(make_plan(request, print), running.address).install.replaces
+    (replaced,) = planned(request, running).replaces
     assert replaced.same_weights
 
 
@@ -211,7 +214,7 @@ def test_by_the_api_a_model_of_ours_called_as_the_handed_one_is_no_hindrance(
     """Ollama spells the name that it pulls as it spells others, too."""
     theirs(bench, "Dsollama-Handover/Manifest:v1", tmp_path)
     request = by_api(bench, tmp_path / "staging", name="mine:v1")
-    execute_api(plan_api(make_plan(request, print), running.address), print, 4)
+    install(planned(request, running), running)
     assert set(map(str.casefold, Blobs(running.address).names())) == {
         "mine:v1",
         "dsollama-handover/manifest:v1",

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dsollama.install.execute import execute
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.install.to_store import execute
 from dsollama.manifest.names import parse_name
 from dsollama.resources import read_template
 from dsollama.settings import Settings

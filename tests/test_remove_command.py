@@ -15,7 +15,7 @@ import pytest
 
 from dsollama.errors import InterruptedByUserError
 from dsollama.events import Event, ShardVerified
-from dsollama.install.execute import execute
+from dsollama.install.to_store import execute
 from dsollama.ollama.private import free_port, private_ollama
 from dsollama.store.store import Store
 from dsollama.testing.tiny_model import ANSWER_TEXT, THOUGHT_TEXT

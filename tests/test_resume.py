@@ -13,8 +13,8 @@ import pytest
 
 from dsollama.errors import InterruptedByUserError, UsageError
 from dsollama.events import Event, ShardVerified
-from dsollama.install.execute import execute
 from dsollama.install.record import stopped_installs
+from dsollama.install.to_store import execute
 from dsollama.resources import read_template
 from dsollama.store.store import Store
 from dsollama.testing.tiny_model import tiny_model, write_shards

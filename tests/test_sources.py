@@ -26,10 +26,11 @@ from dsollama.errors import (
     UsageError,
 )
 from dsollama.events import Event, ShardVerified
-from dsollama.install.execute import Installed, execute
+from dsollama.install.destination import Installed
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
 from dsollama.install.state import look
+from dsollama.install.to_store import execute
 from dsollama.resources import read_template
 from dsollama.store.finding import Sweep
 from dsollama.store.garbage import find_garbage

@@ -18,8 +18,9 @@ from dsollama.check.check import check
 from dsollama.check.plan import plan_check
 from dsollama.errors import DsollamaError, InterruptedByUserError
 from dsollama.events import Event, ShardVerified
-from dsollama.install.execute import Installed, execute
+from dsollama.install.destination import Installed
 from dsollama.install.request import Merger
+from dsollama.install.to_store import execute
 from dsollama.store.store import Store
 from dsollama.testing.loopback_hub import HubRepository, LoopbackHub
 

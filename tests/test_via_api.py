@@ -36,12 +36,13 @@ from dsollama.errors import (
     UsageError,
 )
 from dsollama.events import BytesMoved, Event, Noted, StepStarted
-from dsollama.install import via_api
-from dsollama.install.execute import Installed
+from dsollama.install import to_api
+from dsollama.install.choose_destination import choose_destination, staging_root
+from dsollama.install.destination import Installed
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest, Via
-from dsollama.install.via import choose_way, staging_root
-from dsollama.install.via_api import ApiPlan, execute_api, plan_api
+from dsollama.install.to_api import ToApi
+from dsollama.install.to_store import ToStore
 from dsollama.ollama import handover
 from dsollama.ollama.address import is_this_machine, server_address
 from dsollama.ollama.private import free_port, private_environment, private_ollama
@@ -75,7 +76,8 @@ class Remote:
         request = InstallRequest("UD-Q2_K_XL", settings, **changes)  # type: ignore[arg-type]
         self.events.clear()
         hear = listener or self.events.append
-        return execute_api(plan_api(make_plan(request, hear), self.address), hear, 4)
+        there = ToApi(self.address, self.staging)
+        return there.install(make_plan(request, hear, there), hear, 4)
 
     def blobs(self) -> list[Path]:
         """The large ones."""
@@ -121,7 +123,7 @@ def remote(ollama_program: Path, tmp_path: Path) -> Iterator[Remote]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(via_api, "is_this_machine", lambda _address: False)
+    monkeypatch.setattr(to_api, "is_this_machine", lambda _address: False)
 
 
 @pytest.fixture(params=["here", "elsewhere"])
@@ -347,9 +349,10 @@ def test_the_dry_run_says_the_way_the_reason_and_the_cost(
     text = ours(remote, bench, *arguments, **cache).stdout
     assert "via         api: --via api" in text
     settings = Settings(store=remote.staging, endpoint=bench.hub.endpoint)
-    plan = make_plan(InstallRequest("q2_k_xl", settings), bench.events.append)
-    monkeypatch.setattr(via_api, "is_this_machine", lambda _address: False)
-    assert "up to 3 x" in plan_api(plan, remote.address).install.notes[-1]
+    monkeypatch.setattr(to_api, "is_this_machine", lambda _address: False)
+    there = ToApi(remote.address, remote.staging)
+    plan = make_plan(InstallRequest("q2_k_xl", settings), bench.events.append, there)
+    assert "up to 3 x" in plan.notes[-1]
     assert not remote.staging.exists()
 
 
@@ -363,14 +366,14 @@ def test_a_store_that_is_another_users_goes_by_the_api_where_one_answers(
     nobody_answers = Settings(store=tmp_path / "theirs", ollama_host="127.0.0.1:1")
 
     def choose() -> None:
-        way = choose_way(Via.AUTO, settings, tmp_path)
+        way = choose_destination(Via.AUTO, settings, tmp_path)
         assert way.via is Via.API
         assert "cannot be written" in way.reason
         with pytest.raises(StoreNotWritableError) as caught:
-            choose_way(Via.STORE, settings, tmp_path)
+            choose_destination(Via.STORE, settings, tmp_path)
         assert f"Or hand it to the Ollama at {remote.address}: --via api" in caught.value.hint
         with pytest.raises(StoreNotWritableError) as caught:
-            choose_way(Via.AUTO, nobody_answers, tmp_path)
+            choose_destination(Via.AUTO, nobody_answers, tmp_path)
         assert "--via api" not in caught.value.hint
 
     child = os.fork()
@@ -382,7 +385,7 @@ def test_a_store_that_is_another_users_goes_by_the_api_where_one_answers(
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    assert choose_way(Via.AUTO, settings, tmp_path).via is Via.STORE
+    assert choose_destination(Via.AUTO, settings, tmp_path).via is Via.STORE
 
 
 def test_a_staging_folder_that_cannot_be_used_is_told_as_one(bench: Bench, tmp_path: Path) -> None:
@@ -390,20 +393,20 @@ def test_a_staging_folder_that_cannot_be_used_is_told_as_one(bench: Bench, tmp_p
     settings = Settings(store=tmp_path / "models", endpoint=bench.hub.endpoint)
     plan = make_plan(InstallRequest("UD-Q2_K_XL", settings), bench.events.append)
     with Fake(lambda *_: (200, b'{"version":"0.33.0"}')) as fake:
-        refused = ApiPlan(replace(plan, store=tmp_path / "file"), fake.address, None)
+        refused = replace(plan, store=tmp_path / "file")
         with pytest.raises(StoreNotWritableError) as caught:
-            execute_api(refused, bench.events.append, 2)
+            ToApi(fake.address, refused.store).install(refused, bench.events.append, 2)
     assert "give --staging another folder" in caught.value.hint
 
 
 def test_auto_takes_the_store_of_this_machine_and_the_api_of_another(tmp_path: Path) -> None:
     here = Settings(store=tmp_path / "models", ollama_host="127.0.0.1:1")
-    way = choose_way(Via.AUTO, here, tmp_path)
-    assert (way.via, way.settings, way.address) == (Via.STORE, here, "")
+    way = choose_destination(Via.AUTO, here, tmp_path)
+    assert (way.via, way.destination) == (Via.STORE, ToStore(here.store))
     there = Settings(store=tmp_path / "models", ollama_host="http://192.0.2.1:9")
     named = replace(there, store_named=True)
-    assert choose_way(Via.AUTO, named, tmp_path).via is Via.STORE
-    assert choose_way(Via.STORE, there, tmp_path).via is Via.STORE
+    assert choose_destination(Via.AUTO, named, tmp_path).via is Via.STORE
+    assert choose_destination(Via.STORE, there, tmp_path).via is Via.STORE
     assert list(tmp_path.iterdir()) == []
 
 
@@ -585,7 +588,7 @@ def test_only_an_ollama_that_is_new_enough_is_taken(
     with Fake(lambda *_: (200, body)) as fake:
         settings = Settings(store=tmp_path / "models", ollama_host=fake.address)
         with pytest.raises(kind):
-            choose_way(Via.API, settings, tmp_path)
+            choose_destination(Via.API, settings, tmp_path)
 
 
 @pytest.mark.parametrize("version", ["0.30.0", "0.33.1-rc1", "1.0.0", "0.0.0"])
@@ -597,4 +600,4 @@ def test_newer_versions_and_builds_of_ones_own_are_taken(version: str) -> None:
 def test_no_server_is_said(tmp_path: Path) -> None:
     settings = Settings(store=tmp_path / "models", ollama_host="127.0.0.1:1")
     with pytest.raises(OllamaUnreachableError, match="No Ollama answers"):
-        choose_way(Via.API, settings, tmp_path)
+        choose_destination(Via.API, settings, tmp_path)

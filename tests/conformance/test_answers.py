@@ -14,9 +14,9 @@ import requests
 from conformance import conversations as said
 from dsollama.catalog.formats import FORMATS
 from dsollama.catalog.models import find_model
-from dsollama.install.execute import execute
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.install.to_store import execute
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template
 from dsollama.settings import Settings

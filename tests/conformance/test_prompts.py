@@ -25,9 +25,9 @@ from dsollama.catalog.formats import FORMATS, VARIANTS
 from dsollama.catalog.models import find_model
 from dsollama.engines.llama_server import private_llama_server
 from dsollama.engines.protocol import Chat
-from dsollama.install.execute import execute
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.install.to_store import execute
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.prompts.render import render as render_by
 from dsollama.resources import read_template

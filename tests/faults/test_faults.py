@@ -21,9 +21,9 @@ from dsollama.check.check import check
 from dsollama.check.plan import plan_check
 from dsollama.gguf.shards import shard_file_name
 from dsollama.gguf.split_program import merge
-from dsollama.install.execute import execute
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
+from dsollama.install.to_store import execute
 from dsollama.resources import read_template
 from dsollama.settings import Settings
 from dsollama.testing.loopback_hub import LoopbackHub

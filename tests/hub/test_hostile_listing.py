@@ -21,7 +21,7 @@ import pytest
 from dsollama.errors import DsollamaError
 from dsollama.gguf import encode as gg
 from dsollama.gguf.header import MAX_ENTRIES, MAX_HEADER_BYTES
-from dsollama.install.execute import Installed
+from dsollama.install.destination import Installed
 from dsollama.sources.hub.bounded import MAX_ANSWER_BYTES
 from dsollama.testing.loopback_hub import COMMIT, Fault, Request
 

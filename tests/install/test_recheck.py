@@ -16,7 +16,7 @@ from msgspec import structs
 
 from dsollama.errors import DsollamaError
 from dsollama.events import BytesMoved
-from dsollama.install.execute import execute
+from dsollama.install.to_store import execute
 from dsollama.store.store import Store
 
 from conftest import Bench

@@ -13,7 +13,7 @@ import pytest
 
 from dsollama.errors import InvalidNameError, NameTakenError, StoreNotWritableError
 from dsollama.events import Event, StepStarted
-from dsollama.install.execute import execute
+from dsollama.install.to_store import execute
 from dsollama.manifest.names import parse_name
 from dsollama.store.store import Store
 from handmade import digest_of, put, put_model

@@ -10,7 +10,7 @@ import pytest
 
 from dsollama.errors import StoreNotWritableError
 from dsollama.events import Event, ShardVerified
-from dsollama.install.execute import execute
+from dsollama.install.to_store import execute
 from dsollama.store.files import read_small, write_atomically
 from dsollama.store.ledger import Ledger
 from dsollama.store.locks import file_lock

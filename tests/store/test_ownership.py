@@ -106,7 +106,7 @@ def test_root_installs_for_the_owner_of_the_store(
                 if isinstance(event, ShardVerified):
                     seen.update(owners(store))  # while journal, lock and staging are there
 
-            from dsollama.install.execute import execute
+            from dsollama.install.to_store import execute
 
             done = execute(bench.plan(), listener, connections=2)
     finally:

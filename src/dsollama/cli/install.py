@@ -12,9 +12,10 @@ from dsollama.cli.tables import MODELS, QUANTS, TableCommand
 from dsollama.install.request import InstallRequest, Merger, Via
 
 if TYPE_CHECKING:
-    from dsollama.install.execute import Installed
+    from dsollama.install.choose_destination import Chosen
+    from dsollama.install.destination import Installed
     from dsollama.install.plan import InstallPlan
-    from dsollama.install.via import Way
+    from dsollama.settings import Settings
 
 ASK_FROM = 10**9
 """From this many bytes on a person at a terminal is asked before the download."""
@@ -161,17 +162,14 @@ def _install(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    from dataclasses import replace
-
     from dsollama.cli.output import hint, print_json, progress, say
-    from dsollama.install.execute import execute
     from dsollama.install.planning import make_plan
-    from dsollama.install.via_api import execute_api, plan_api
 
     if not target and not resume:
         raise typer.BadParameter("QUANT is missing (only --resume may go without it)")
-    way = _choose_way(via, store, staging)
-    settings = way.settings
+    settings = read_settings(store)
+    chosen = _choose(via, settings, staging)
+    destination = chosen.destination
     request = InstallRequest(
         target=target,
         settings=settings,
@@ -187,29 +185,23 @@ def _install(
         from_url=from_url,
     )
     with progress(as_json=as_json and not dry_run) as listener:
-        plan = make_plan(request, listener)
-        by_api = plan_api(plan, way.address) if way.via is Via.API else None
-    plan = by_api.install if by_api else plan
-    plan = replace(plan, notes=(*plan.notes, *way.notes))
+        plan = make_plan(request, listener, destination)
     if dry_run:
         if as_json:
-            print_json(plan.to_json() | way.to_json())
+            print_json(plan.to_json() | chosen.to_json())
         else:
             _print_plan(plan)
-            say(f"{'via':<11} {way.via}: {way.reason}")
+            say(f"{'via':<11} {chosen.via}: {chosen.reason}")
         return
     for note in plan.notes:
         hint(f"Note: {note.rstrip('.')}.")
-    hint(f"via {way.via}: {way.reason}")
+    hint(f"via {chosen.via}: {chosen.reason}")
     if not _agreed(plan, force=force, sure=yes or as_json):
         hint("Nothing was changed.")
         raise typer.Exit(1)
     with progress(as_json=as_json) as listener:
-        if by_api:
-            done = execute_api(by_api, listener, settings.connections)
-        else:
-            done = execute(plan, listener, settings.connections)
-    _print_done(done, settings.ollama_host, way, as_json=as_json)
+        done = destination.install(plan, listener, settings.connections)
+    _print_done(done, settings.ollama_host, chosen, as_json=as_json)
 
 
 def _agreed(plan: InstallPlan, *, force: bool, sure: bool) -> bool:
@@ -237,15 +229,15 @@ def _agreed(plan: InstallPlan, *, force: bool, sure: bool) -> bool:
     return all(confirm(each, assume_yes=sure, destroys=bad) for each, bad in questions.items())
 
 
-def _choose_way(via: Via, store: Path | None, staging: Path | None) -> Way:
-    from dsollama.install.via import choose_way
+def _choose(via: Via, settings: Settings, staging: Path | None) -> Chosen:
+    from dsollama.install.choose_destination import choose_destination
     from dsollama.privileges import act_as_owner
     from dsollama.settings import expanded
 
     folder = expanded(staging).absolute() if staging else None
-    way = choose_way(via, read_settings(store), folder)
-    act_as_owner(way.settings.store)
-    return way
+    chosen = choose_destination(via, settings, folder)
+    act_as_owner(chosen.destination.root)
+    return chosen
 
 
 def _print_plan(plan: InstallPlan) -> None:
@@ -286,12 +278,12 @@ def _unchecked(paths: tuple[str, ...]) -> str:
     return f"{len(paths)} file(s) with no published digest to compare with"
 
 
-def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -> None:
+def _print_done(done: Installed, host: str | None, chosen: Chosen, *, as_json: bool) -> None:
     from dsollama.cli.output import hint, print_json, say
     from dsollama.units import format_bytes, format_duration
 
     if as_json:
-        print_json({"event": "installed", **done.to_json(), **way.to_json()})
+        print_json({"event": "installed", **done.to_json(), **chosen.to_json()})
     else:
         for name in done.names:
             say(name)
@@ -304,7 +296,7 @@ def _print_done(done: Installed, host: str | None, way: Way, *, as_json: bool) -
         if done.unchecked:
             hint(f"Note: unchecked: {_unchecked(done.unchecked)}.")
         hint(f"Now: ollama run {done.names[0]}")
-    if not way.address:
+    if not chosen.destination.address:
         _warn_if_unseen(done.names[0], host, done.store)
 
 

@@ -15,16 +15,17 @@ from dsollama.gguf.merge import merge_layout
 from dsollama.gguf.split_program import find_program
 from dsollama.install.choose import Choice, stopped_request
 from dsollama.install.consume import require_consumable
+from dsollama.install.destination import Destination
 from dsollama.install.differences import settings_differences
 from dsollama.install.from_store import find_merged
 from dsollama.install.headers import facts_of, read_headers
-from dsollama.install.naming import PlannedModel, name_models, require_places, spell_for_store
+from dsollama.install.naming import PlannedModel, name_models
 from dsollama.install.plan import DiskState, InstallPlan
 from dsollama.install.recheck import find_alike, require_header
 from dsollama.install.record import Record
 from dsollama.install.request import InstallRequest, Merger
-from dsollama.install.select import open_shards, select_files, stamps_of, unchecked_notes
-from dsollama.install.state import look, replaced_in_store
+from dsollama.install.selection import open_shards, select_files, stamps_of, unchecked_notes
+from dsollama.install.to_store import ToStore
 from dsollama.manifest.names import parse_name
 from dsollama.sources.source import ListedFile
 from dsollama.span import Span
@@ -34,13 +35,21 @@ from dsollama.templates.variants import choose_variants
 from dsollama.transfer.shard import PlannedShard
 
 
-def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
-    """Ask the Hub, read the shards' headers by ranges, and decide everything.
+def make_plan(
+    request: InstallRequest, listener: Listener, destination: Destination | None = None
+) -> InstallPlan:
+    """Ask the source, read the shards' headers by ranges, and decide everything.
+
+    Args:
+        request: what the user asks for.
+        listener: hears of progress.
+        destination: where the model goes; by default the store of the settings.
 
     Raises:
         DsollamaError: any kind of usage, Hub, shard or store error; nothing was written.
     """
-    store = Store(request.settings.store)
+    destination = destination or ToStore(request.settings.store)
+    store = Store(destination.root)
     _require_sense(request)
     if not request.target:
         request = stopped_request(request, store)
@@ -66,8 +75,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
         local = find_merged(request.from_store, head, size, shards, spans)
     facts = facts_of(headers)
     models = name_models(request, target.model, choice.repository, choice.quant, variants, facts)
-    named = spell_for_store(models, store)
-    require_places(named.models, store)
+    named = destination.named(models)
     _require_sayable(store, named.models)
     notes = (*choice.notes, *named.notes, *unchecked_notes(request, choice, shards))
     if target.model and choice.others and remote:
@@ -99,7 +107,7 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
     )
     if plan.consume:
         require_consumable(plan.shards, local)
-    plan = replace(plan, state=look(plan, store))
+    plan = replace(plan, state=destination.state(plan))
     require_header(plan, store)
     if find_alike(plan, store) and not plan.state.resumed:
         note = (
@@ -107,7 +115,8 @@ def make_plan(request: InstallRequest, listener: Listener) -> InstallPlan:
             "if they are the same"
         )
         plan = replace(plan, notes=(*plan.notes, note))
-    return replace(plan, replaces=replaced_in_store(plan, store))
+    notes = (*plan.notes, *destination.notes(plan))
+    return replace(plan, replaces=destination.replaced(plan), notes=notes)
 
 
 def _variants(model: CatalogModel | None, wanted: Sequence[str]) -> tuple[Variant | None, ...]:

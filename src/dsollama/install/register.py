@@ -84,6 +84,25 @@ def adopt(
     return plan
 
 
+def keep(plan: InstallPlan, store: Store, staging: Path, merged: MergedFile) -> None:
+    """Make the merged file a blob without a name: it waits for its upload.
+
+    Raises:
+        InterruptedByUserError: a signal came meanwhile; it is all done.
+        StoreError: something cannot be written; the store is as it was.
+    """
+    stopped = "Stopped; the merged file is complete.", "Run the same command again to go on."
+    with store.changing(), uninterrupted(*stopped):
+        store.clear_temporary()
+        file = staging / MERGED
+        with _taken_back_on_failure(plan, store, merged.digest, file):
+            known = store.ledger.read(merged.digest)
+            names = known.names if known else ()
+            store.ledger.write(merged.digest, ledger_entry(plan, merged, names))
+            store.adopt_blob(merged.digest, file)
+        clear_claims(staging)
+
+
 def take_over(plan: InstallPlan, store: Store, digest: str, listener: Listener) -> InstallPlan:
     """Register a blob that the store has already; return the plan with its final names.
 
@@ -108,8 +127,6 @@ def take_over(plan: InstallPlan, store: Store, digest: str, listener: Listener) 
 
 
 def _stopped(plan: InstallPlan) -> tuple[str, str]:
-    if not plan.models:
-        return "Stopped; the merged file is complete.", "Run the same command again to go on."
     return f"Stopped, but {' and '.join(names_of(plan))} are installed.", "Nothing is left to do."
 
 
@@ -180,9 +197,6 @@ def _registered(
     Raises:
         StoreError: something cannot be written, or was deleted meanwhile; no name has changed.
     """
-    if not plan.models:
-        yield
-        return
     registration = _registration(plan, store, digest)
     with written_down(store, registration):
         yield

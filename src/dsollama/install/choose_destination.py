@@ -1,14 +1,17 @@
-"""Which way a model goes into Ollama: into its store, or through its API."""
+"""Choosing where a model goes: into Ollama's store, or through an Ollama's API."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dsollama.errors import OllamaSilentError, OllamaUnreachableError, StoreNotWritableError
+from dsollama.install.destination import Destination
 from dsollama.install.request import Via
+from dsollama.install.to_api import ToApi
+from dsollama.install.to_store import ToStore
 from dsollama.ollama.address import is_this_machine, server_address
 from dsollama.ollama.server import Server
 from dsollama.privileges import acting_as_owner
@@ -18,26 +21,23 @@ from dsollama.store.store import Store
 
 
 @dataclass(frozen=True)
-class Way:
-    """The chosen way.
+class Chosen:
+    """The chosen destination.
 
     Attributes:
+        destination: where the model goes.
         via: STORE or API.
         reason: why, in one clause.
-        settings: those of the install; by the API its store is the staging folder.
-        address: of the Ollama that a model goes to through its API; empty for the store.
-        notes: what the user should know beforehand, a sentence each.
     """
 
+    destination: Destination
     via: Via
     reason: str
-    settings: Settings
-    address: str = ""
-    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what it adds to a plan, as plain data."""
-        return {"via": self.via.value, "via_reason": self.reason, "server": self.address or None}
+        address = self.destination.address or None
+        return {"via": self.via.value, "via_reason": self.reason, "server": address}
 
 
 def staging_root(settings: Settings) -> Path:
@@ -45,7 +45,7 @@ def staging_root(settings: Settings) -> Path:
     return (settings.cache or expanded("~/.cache")) / "dsollama"
 
 
-def choose_way(wanted: Via, settings: Settings, staging: Path | None = None) -> Way:
+def choose_destination(wanted: Via, settings: Settings, staging: Path | None = None) -> Chosen:
     """Choose; nothing is written.
 
     Args:
@@ -61,11 +61,11 @@ def choose_way(wanted: Via, settings: Settings, staging: Path | None = None) -> 
     address = server_address(settings.ollama_host)
     staging = staging or staging_root(settings)
     if wanted is Via.API:
-        return _by_api("--via api", settings, staging, address)
+        return _by_api("--via api", staging, address)
     elsewhere = not settings.store_named and not is_this_machine(address)
     if wanted is Via.AUTO and elsewhere:
         reason = f"OLLAMA_HOST names another machine, {address}"
-        return _by_api(reason, settings, staging, address)
+        return _by_api(reason, staging, address)
     store = Store(settings.store)
     try:
         with acting_as_owner(settings.store):
@@ -74,12 +74,13 @@ def choose_way(wanted: Via, settings: Settings, staging: Path | None = None) -> 
         answers = _answers(address)
         if wanted is Via.AUTO and answers and os.geteuid() != 0:
             reason = f"{settings.store} cannot be written, and the Ollama at {address} answers"
-            return _by_api(reason, settings, staging, address)
+            return _by_api(reason, staging, address)
         if answers:
             error.hint += f"\nOr hand it to the Ollama at {address}: --via api"
         raise
     reason = "--via store" if wanted is Via.STORE else _why_store(settings)
-    return Way(Via.STORE, reason, settings, notes=service_notes(store.facts()))
+    destination = ToStore(settings.store, service_notes(store.facts()))
+    return Chosen(destination, Via.STORE, reason)
 
 
 def _why_store(settings: Settings) -> str:
@@ -87,9 +88,9 @@ def _why_store(settings: Settings) -> str:
     return f"{given}, and the store can be written"
 
 
-def _by_api(reason: str, settings: Settings, staging: Path, address: str) -> Way:
+def _by_api(reason: str, staging: Path, address: str) -> Chosen:
     Server(address).version()
-    return Way(Via.API, reason, replace(settings, store=staging), address)
+    return Chosen(ToApi(address, staging), Via.API, reason)
 
 
 def _answers(address: str) -> bool:

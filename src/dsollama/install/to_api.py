@@ -14,13 +14,12 @@ is deleted.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from msgspec import structs
 
 from dsollama.errors import (
@@ -31,19 +30,30 @@ from dsollama.errors import (
     OllamaRefusedError,
     StoreNotWritableError,
 )
-from dsollama.events import BytesMoved, Event, Listener, Noted, StepStarted
-from dsollama.install.execute import Installed, execute
-from dsollama.install.naming import PlannedModel, spell
-from dsollama.install.plan import InstallPlan
+from dsollama.events import BytesMoved, Listener, Noted, StepStarted
+from dsollama.install.build import Made, make
+from dsollama.install.destination import Installed
+from dsollama.install.naming import PlannedModel, Spelled, spell
+from dsollama.install.plan import DiskState, InstallPlan
+from dsollama.install.recheck import note_right
+from dsollama.install.register import MergedFile, keep
 from dsollama.install.replacing import Replaced, require_agreed
-from dsollama.install.via_api_names import find_replaced_there, list_models
+from dsollama.install.server_names import find_replaced_there, list_models
+from dsollama.install.server_records import (
+    Registered,
+    begin,
+    read_begun,
+    read_registered,
+    remember,
+)
+from dsollama.install.staging import remove_leftovers
+from dsollama.install.state import look
 from dsollama.manifest.layers import MODEL, layer_entry, manifest_bytes
-from dsollama.manifest.manifest import Digest
 from dsollama.ollama.address import is_this_machine
 from dsollama.ollama.handover import hand_over
 from dsollama.ollama.shapes import Progress
 from dsollama.ollama.upload import Blobs
-from dsollama.store.files import read_small, remove_if_empty, store_failures, write_atomically
+from dsollama.store.files import remove_if_empty
 from dsollama.store.store import Store
 from dsollama.store.uploading import uploading
 from dsollama.units import format_bytes
@@ -55,108 +65,126 @@ upload, llama-quantize's copy, and the copy of that which becomes the blob (0.33
 COPY_SHARE = 50
 """A copy that llama-quantize makes differs in size by less than this part of it."""
 
-MAX_RECORD_BYTES = 2**20
 _RELEASE_TAG = "dsollama-release"
-T = TypeVar("T")
-
-
-class Registered(msgspec.Struct, frozen=True):
-    """What a server has of a merged file.
-
-    Attributes:
-        upload: digest of the merged file.
-        weights: digest of the server's own copy.
-        name: a model that has them.
-    """
-
-    upload: Digest
-    weights: Digest
-    name: str
 
 
 @dataclass(frozen=True)
-class ApiPlan:
-    """An install by the API.
+class ToApi:
+    """The Ollama at `address`; the merged file waits for its upload in the folder `root`."""
 
-    Attributes:
-        install: the merged file and its names; its store is the staging folder.
-        address: of the server.
-        registered: what the server has of it already, or None.
-    """
-
-    install: InstallPlan
     address: str
-    registered: Registered | None
+    root: Path
 
+    def named(self, models: Sequence[PlannedModel]) -> Spelled:
+        """Return the models as the server spells names.
 
-def plan_api(install: InstallPlan, address: str) -> ApiPlan:
-    """Ask the server what it has already.
+        Raises:
+            EngineError: it does not answer, or refuses.
+        """
+        return spell(models, [each.name for each in list_models(Blobs(self.address))])
 
-    Raises:
-        EngineError: it does not answer, or refuses.
-    """
-    server = Blobs(address)
-    named = spell(install.models, [each.name for each in list_models(server)])
-    notes = (*install.notes, *named.notes)
-    install = replace(install, models=named.models, notes=notes)
-    registered = _still_registered(install, server)
-    known = _known(install, install.state.installed, registered)
-    install = replace(install, replaces=_replaced(install, server, known))
-    if registered is not None:
-        state = replace(install.state, installed=registered.upload, needed=0, resumed=0)
-        install = replace(install, state=state)
-        return ApiPlan(install, address, registered)
-    if is_this_machine(address):
-        return ApiPlan(install, address, None)
-    size = format_bytes(install.size)
-    note = (
-        f"The Ollama at {address} copies the model when it registers it: while at work it takes "
-        f"up to {COPIES} x {size} of its disk, afterwards {size}. Its copy has another digest."
-    )
-    return ApiPlan(replace(install, notes=(*install.notes, note)), address, None)
-
-
-def execute_api(plan: ApiPlan, listener: Listener, connections: int) -> Installed:
-    """Install as planned; a failure keeps the merged file here.
-
-    Args:
-        plan: from `plan_api`.
-        listener: hears of progress.
-        connections: parallel connections of the download.
-
-    Raises:
-        DsollamaError: Hub, shard, store or engine errors, or InterruptedByUserError.
-    """
-    began = time.monotonic()
-    install, server = plan.install, Blobs(plan.address)
-    server.version()
-    moved, copied, registered = 0, 0, plan.registered
-    with _interruptible(), _told_of_staging(install), uploading(Store(install.store)) as alone:
+    def state(self, plan: InstallPlan) -> DiskState:
+        """Return what the staging folder has; all is there where the server has the model."""
+        here = look(plan, Store(self.root))
+        registered = _still_registered(plan, Blobs(self.address))
         if registered is None:
-            made = _make_merged(install, listener, connections)
-            moved, copied = made.moved, made.copied
-            listener(StepStarted("upload", f"{format_bytes(install.size)} to {server.address}"))
-            server.upload(made.digest, Store(install.store).blob_path(made.digest), listener)
-            _require_agreed(install, server, made.digest, None)
-            registered = _register(install, made.digest, server, listener)
-        else:  # templates may be those of an earlier dsollama
-            _require_agreed(install, server, registered.upload, registered)
-            _create_from(registered, install.models, server, listener)
-            _remember(install, server.address, registered)
-        _release(registered, server, listener)
-        if alone():  # else another run sends the file to another server, or will
-            _forget_merged(install, registered.upload)
-    return Installed(
-        names=tuple(str(model.name) for model in install.models),
-        digest=registered.weights,
-        size=install.size,
-        moved=moved,
-        copied=copied,
-        resumed=install.state.resumed,
-        seconds=time.monotonic() - began,
-        store=install.store,
-        unchecked=install.unchecked,
-    )
+            return here
+        return replace(here, installed=registered.upload, needed=0, resumed=0)
+
+    def replaced(self, plan: InstallPlan) -> tuple[Replaced, ...]:
+        """Return what the server would lose, as far as it tells."""
+        server = Blobs(self.address)
+        known = _known(plan, plan.state.installed, _still_registered(plan, server))
+        return _replaced(plan, server, known)
+
+    def notes(self, plan: InstallPlan) -> tuple[str, ...]:
+        """Say what a server on another machine needs while it registers the model."""
+        if is_this_machine(self.address) or _still_registered(plan, Blobs(self.address)):
+            return ()
+        size = format_bytes(plan.size)
+        note = (
+            f"The Ollama at {self.address} copies the model when it registers it: while at work it "
+            f"takes up to {COPIES} x {size} of its disk, afterwards {size}. Its copy has another "
+            "digest."
+        )
+        return (note,)
+
+    def install(self, plan: InstallPlan, listener: Listener, connections: int) -> Installed:
+        """Install as planned; a failure keeps the merged file here.
+
+        Raises:
+            DsollamaError: source, shard, store or engine errors, or InterruptedByUserError.
+        """
+        began = time.monotonic()
+        server = Blobs(self.address)
+        server.version()
+        made = None
+        with _interruptible(), self._told(), uploading(Store(self.root)) as alone:
+            registered = _still_registered(plan, server)
+            if registered is None:
+                made = self._made(plan, listener, connections)
+                registered = self._uploaded(plan, made.digest, server, listener)
+            else:  # templates may be those of an earlier dsollama
+                _require_agreed(plan, server, registered.upload, registered)
+                _create_from(registered, plan.models, server, listener)
+                remember(plan, server.address, registered)
+            _release(registered, server, listener)
+            if alone():  # else another run sends the file to another server, or will
+                self._forget_merged(registered.upload)
+        return Installed(
+            names=tuple(str(model.name) for model in plan.models),
+            digest=registered.weights,
+            size=plan.size,
+            moved=made.moved if made else 0,
+            copied=made.copied if made else 0,
+            resumed=plan.state.resumed,
+            seconds=time.monotonic() - began,
+            store=self.root,
+            unchecked=plan.unchecked,
+        )
+
+    def _made(self, plan: InstallPlan, listener: Listener, connections: int) -> Made:
+        """Have the merged file as a blob of the staging folder, which no name uses."""
+        store = Store(self.root)
+
+        def keep_it(staging: Path, merged: MergedFile) -> None:
+            keep(plan, store, staging, merged)
+
+        made = make(plan, store, keep_it, listener, connections)
+        if made.was_there:
+            remove_leftovers(store, plan.key)
+        note_right(store, made.digest)
+        return made
+
+    def _uploaded(
+        self, plan: InstallPlan, digest: str, server: Blobs, listener: Listener
+    ) -> Registered:
+        listener(StepStarted("upload", f"{format_bytes(plan.size)} to {server.address}"))
+        server.upload(digest, Store(self.root).blob_path(digest), listener)
+        _require_agreed(plan, server, digest, None)
+        return _register(plan, digest, server, listener)
+
+    def _forget_merged(self, digest: str) -> None:
+        """Delete the merged file, which the server has now."""
+        store = Store(self.root)
+        if not store.root.exists():
+            return
+        with store.changing():
+            blob = store.blob_path(digest)
+            blob.unlink(missing_ok=True)
+            store.ledger.remove(digest)
+            own = (store.own / name for name in ("staging", "tmp", "ledger"))
+            for folder in (blob.parent, *own):
+                remove_if_empty(folder)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what helps where the folder is no store's: another one for the merged file."""
+        try:
+            yield
+        except (NotEnoughDiskError, StoreNotWritableError) as error:
+            error.hint = f"The merged file waits in {self.root}: give --staging another folder."
+            raise
 
 
 def _known(install: InstallPlan, digest: str | None, registered: Registered | None) -> set[str]:
@@ -179,8 +207,7 @@ def _require_agreed(
     """
     found = _replaced(install, server, _known(install, digest, registered))
     require_agreed(found, install.replaces)
-    names = [str(each.name) for each in install.models]
-    _write_record(_begun_path(install), _read_begun(install) | {server.address: names})
+    begin(install, server.address)
 
 
 def _replaced(install: InstallPlan, server: Blobs, known: Collection[str]) -> tuple[Replaced, ...]:
@@ -188,28 +215,13 @@ def _replaced(install: InstallPlan, server: Blobs, known: Collection[str]) -> tu
 
     That has a digest which only that run would have learned, and the size of the weights.
     """
-    begun = _read_begun(install).get(server.address, ())
+    begun = read_begun(install).get(server.address, ())
     most = install.size // COPY_SHARE
     return tuple(
         each
         for each in find_replaced_there(server, install.models, known.__contains__)
         if str(each.name) not in begun or abs(each.size - install.size) > most
     )
-
-
-def _make_merged(install: InstallPlan, listener: Listener, connections: int) -> Installed:
-    """Make the merged file as a blob of the staging folder, which no name uses."""
-    return execute(replace(install, models=()), _without_register(listener), connections)
-
-
-@contextmanager
-def _told_of_staging(install: InstallPlan) -> Iterator[None]:
-    """Say what helps where the folder is no store's: another one for the merged file."""
-    try:
-        yield
-    except (NotEnoughDiskError, StoreNotWritableError) as error:
-        error.hint = f"The merged file waits in {install.store}: give --staging another folder."
-        raise
 
 
 def create_body(model: PlannedModel) -> dict[str, Any]:
@@ -230,13 +242,13 @@ def _register(install: InstallPlan, digest: str, server: Blobs, listener: Listen
     first, *others = install.models
     if is_this_machine(server.address) and _handed_over(install, digest, server, listener):
         registered = Registered(digest, digest, str(first.name))
-        _remember(install, server.address, registered)
+        remember(install, server.address, registered)
         return registered
     listener(StepStarted("register", f"{first.name} (Ollama copies the weights)"))
     server.create(create_body(first) | {"files": {"model.gguf": digest}}, _Progress(listener))
     weights = server.weights(str(first.name)) or digest
     registered = Registered(digest, weights, str(first.name))
-    _remember(install, server.address, registered)
+    remember(install, server.address, registered)
     _create_from(registered, others, server, listener)
     return registered
 
@@ -288,76 +300,14 @@ def _release(registered: Registered, server: Blobs, listener: Listener) -> None:
         listener(Noted(f"The server keeps the uploaded file until its next start: {left}"))
 
 
-def _forget_merged(install: InstallPlan, digest: str) -> None:
-    """Delete the merged file, which the server has now."""
-    store = Store(install.store)
-    if not store.root.exists():
-        return
-    with store.changing():
-        blob = store.blob_path(digest)
-        blob.unlink(missing_ok=True)
-        store.ledger.remove(digest)
-        for folder in (blob.parent, store.own / "staging", store.own / "tmp", store.own / "ledger"):
-            remove_if_empty(folder)
-
-
-def _record_path(install: InstallPlan) -> Path:
-    return Store(install.store).own / "servers" / f"{install.key}.json"
-
-
-def _begun_path(install: InstallPlan) -> Path:
-    return Store(install.store).own / "servers" / f"{install.key}.begun.json"
-
-
-def _read_records(install: InstallPlan) -> dict[str, Registered]:
-    """Return what servers had of these shards by their address; empty where nothing is known."""
-    return _read(_record_path(install), dict[str, Registered])
-
-
-def _read_begun(install: InstallPlan) -> dict[str, list[str]]:
-    """Return the names that a killed run may have given a server already, by its address.
-
-    The server's copy of the weights has a digest that only this run would have learned.
-    """
-    return _read(_begun_path(install), dict[str, list[str]])
-
-
-def _read(path: Path, kind: type[dict[str, T]]) -> dict[str, T]:
-    try:
-        return msgspec.json.decode(read_small(path, MAX_RECORD_BYTES, follow=False), type=kind)
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
-def _remember(install: InstallPlan, address: str, registered: Registered) -> None:
-    _write_record(_record_path(install), _read_records(install) | {address: registered})
-    with store_failures(_begun_path(install)):
-        _begun_path(install).unlink(missing_ok=True)
-
-
-def _write_record(path: Path, record: object) -> None:
-    temporary = path.parent.parent / "tmp" / path.name
-    write_atomically(path, msgspec.json.encode(record) + b"\n", temporary)
-
-
 def _still_registered(install: InstallPlan, server: Blobs) -> Registered | None:
     """Return what this server has of the shards, if it still has it."""
-    found = _read_records(install).get(server.address)
+    found = read_registered(install).get(server.address)
     if found is None:
         return None
     names = (found.name, *(str(model.name) for model in install.models))
     name = next((each for each in names if server.weights(each) == found.weights), None)
     return structs.replace(found, name=name) if name else None
-
-
-def _without_register(listener: Listener) -> Listener:
-    """No name is registered here, so none is told."""
-
-    def listen(event: Event) -> None:
-        if not (isinstance(event, StepStarted) and event.step == "register"):
-            listener(event)
-
-    return listen
 
 
 class _Progress:

@@ -1,14 +1,12 @@
-"""Doing what the plan says, and nothing else."""
+"""Making the merged file of a plan, by either merger, in the staging folder of a store."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dsollama.errors import (
     CorruptShardError,
@@ -22,10 +20,10 @@ from dsollama.install.consume import MAX_CONNECTIONS, max_ahead
 from dsollama.install.merged import require_merged, shards_gaps
 from dsollama.install.plan import DiskState, InstallPlan
 from dsollama.install.proof import prove
-from dsollama.install.recheck import note_right, require_right
+from dsollama.install.recheck import require_right
 from dsollama.install.record import mark_consumed, write_record
-from dsollama.install.register import MergedFile, adopt, names_of, take_over
-from dsollama.install.select import open_shards
+from dsollama.install.register import MergedFile
+from dsollama.install.selection import open_shards
 from dsollama.install.staging import MERGED, locked_staging
 from dsollama.install.state import look
 from dsollama.privileges import acting_as
@@ -41,52 +39,44 @@ from dsollama.units import format_bytes
 
 
 @dataclass(frozen=True)
-class Installed:
-    """What an install did.
+class Made:
+    """A merged file that a store has now.
 
     Attributes:
-        names: the names that can now be run.
-        digest: `sha256:HEX` of the model's blob.
-        size: bytes of the blob.
+        digest: `sha256:HEX`.
         moved: bytes that came over the network now.
         copied: bytes read from files of this machine.
         resumed: bytes taken over from an earlier run.
-        seconds: wall time.
-        store: where.
-        unchecked: files that were compared with no published digest.
+        was_there: whether the store had it already, so that nothing was made or adopted.
     """
 
-    names: tuple[str, ...]
     digest: str
-    size: int
     moved: int
     copied: int
     resumed: int
-    seconds: float
-    store: Path
-    unchecked: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        lists = {"names": list(self.names), "unchecked": list(self.unchecked)}
-        return {**vars(self), **lists, "store": str(self.store)}
+    was_there: bool
 
 
-def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installed:
-    """Install as planned; a failure leaves the store as it was, and verified bytes in staging.
+def make(
+    plan: InstallPlan,
+    store: Store,
+    adopt: Callable[[Path, MergedFile], None],
+    listener: Listener,
+    connections: int,
+) -> Made:
+    """Have the plan's merged file in `store`: made now, or there already and still right.
 
     Args:
-        plan: from `make_plan`.
+        plan: what is made.
+        store: where.
+        adopt: takes the finished file out of the staging folder that it is given.
         listener: hears of progress.
         connections: parallel connections.
 
     Raises:
-        DsollamaError: Hub, shard, store or engine errors, or InterruptedByUserError.
+        DsollamaError: source, shard, store or engine errors, or InterruptedByUserError.
     """
-    began = time.monotonic()
-    store = Store(plan.store)
     store.require_writable()
-    moved, copied = 0, 0
     prove(plan, store, listener)
     state = look(plan, store)
     if not state.installed:
@@ -95,25 +85,12 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
             state = look(plan, store)  # another dsollama may have been quicker
             if not state.installed:
                 write_record(staging, plan.record)
-                blob = _make_blob(plan, staging, listener, connections)
-                digest, moved, copied = blob.digest, blob.moved, blob.copied
-                plan = adopt(plan, store, staging, blob, listener)
-    if state.installed:
-        digest = state.installed
-        require_right(plan, store, digest, listener)
-        plan = take_over(plan, store, digest, listener)
-    note_right(store, digest)
-    return Installed(
-        names=names_of(plan),
-        digest=digest,
-        size=plan.size,
-        moved=moved,
-        copied=copied,
-        resumed=state.resumed,
-        seconds=time.monotonic() - began,
-        store=plan.store,
-        unchecked=plan.unchecked,
-    )
+                merged = _build(plan, staging, listener, connections)
+                adopt(staging, merged)
+                return Made(merged.digest, merged.moved, merged.copied, state.resumed, False)
+    digest = str(state.installed)
+    require_right(plan, store, digest, listener)
+    return Made(digest, 0, 0, state.resumed, True)
 
 
 def _require_room(plan: InstallPlan, state: DiskState) -> None:
@@ -125,9 +102,7 @@ def _require_room(plan: InstallPlan, state: DiskState) -> None:
         )
 
 
-def _make_blob(
-    plan: InstallPlan, staging: Path, listener: Listener, connections: int
-) -> MergedFile:
+def _build(plan: InstallPlan, staging: Path, listener: Listener, connections: int) -> MergedFile:
     """Make the merged file, by either merger."""
     reader = open_shards(plan.source if plan.remote else None, plan, plan.local, listener)
     if not plan.program:
