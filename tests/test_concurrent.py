@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import requests
 
-from dsollama.install import execute as execute_module
+from dsollama.install import build as build_module
 from dsollama.manifest.names import parse_name
 from dsollama.ollama.private import free_port, private_environment, private_ollama
 from dsollama.resources import read_template
@@ -166,14 +166,14 @@ def test_who_comes_when_another_has_just_finished_only_registers(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment between the look for the model and the lock: another process installs there."""
-    real = execute_module._require_room
+    real = build_module.require_room
     inner = []
 
-    def quicker(plan: Any) -> None:
-        real(plan)
+    def quicker(plan: Any, state: Any) -> None:
+        real(plan, state)
         inner.append(finish(install(bench, QUANT)))
 
-    monkeypatch.setattr(execute_module, "_require_room", quicker)
+    monkeypatch.setattr(build_module, "require_room", quicker)
     done = bench.install(name="mine")
     assert inner[0]["event"] == "installed"
     assert done.moved == 0

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from dsollama.errors import InterruptedByUserError, InvalidNameError, NameTakenError
-from dsollama.install import to_api
+from dsollama.install import server_register
 from dsollama.install.plan import InstallPlan
 from dsollama.install.planning import make_plan
 from dsollama.install.request import InstallRequest
@@ -172,14 +172,14 @@ def test_by_the_api_what_a_killed_run_made_there_is_its_own(
 ) -> None:
     """Elsewhere the weights' digest is learned when the name is there; killed before that, it
     must not stand in the way. What somebody else puts there meanwhile must."""
-    monkeypatch.setattr(to_api, "is_this_machine", lambda _address: False)
+    monkeypatch.setattr(server_register, "is_this_machine", lambda _address: False)
     request = by_api(bench, tmp_path / "staging", name="mine:v1")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(to_api, "remember", killed)
+        patch.setattr(server_register, "remember", killed)
         with pytest.raises(InterruptedByUserError):
             install(planned(request, running), running)
     assert running.shown("mine:v1") == {200: TRIES}

@@ -36,7 +36,7 @@ from dsollama.errors import (
     UsageError,
 )
 from dsollama.events import BytesMoved, Event, Noted, StepStarted
-from dsollama.install import to_api
+from dsollama.install import server_register
 from dsollama.install.choose_destination import choose_destination, staging_root
 from dsollama.install.destination import Installed
 from dsollama.install.planning import make_plan
@@ -123,7 +123,7 @@ def remote(ollama_program: Path, tmp_path: Path) -> Iterator[Remote]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(to_api, "is_this_machine", lambda _address: False)
+    monkeypatch.setattr(server_register, "is_this_machine", lambda _address: False)
 
 
 @pytest.fixture(params=["here", "elsewhere"])
@@ -349,7 +349,7 @@ def test_the_dry_run_says_the_way_the_reason_and_the_cost(
     text = ours(remote, bench, *arguments, **cache).stdout
     assert "via         api: --via api" in text
     settings = Settings(store=remote.staging, endpoint=bench.hub.endpoint)
-    monkeypatch.setattr(to_api, "is_this_machine", lambda _address: False)
+    monkeypatch.setattr(server_register, "is_this_machine", lambda _address: False)
     there = ToApi(remote.address, remote.staging)
     plan = make_plan(InstallRequest("q2_k_xl", settings), bench.events.append, there)
     assert "up to 3 x" in plan.notes[-1]

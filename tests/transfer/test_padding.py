@@ -14,7 +14,7 @@ from dsollama.check.check import check
 from dsollama.check.plan import plan_check
 from dsollama.gguf.header import Header, read_header
 from dsollama.gguf.split_program import merge
-from dsollama.install import execute as execute_module
+from dsollama.install import to_store
 from dsollama.resources import read_template
 from dsollama.store.store import Store
 from dsollama.testing.loopback_hub import LoopbackHub
@@ -89,12 +89,12 @@ def test_consumed_and_stopped_behind_the_zeros_it_goes_on_without_the_shards(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    adopt = execute_module.adopt
-    monkeypatch.setattr(execute_module, "adopt", stopped)
+    adopt = to_store.adopt
+    monkeypatch.setattr(to_store, "adopt", stopped)
     with pytest.raises(KeyboardInterrupt):
         padded.install(from_dir=folder, consume=True)
     assert list(folder.iterdir()) == []
-    monkeypatch.setattr(execute_module, "adopt", adopt)
+    monkeypatch.setattr(to_store, "adopt", adopt)
     (staging,) = padded.staged()
     assert (staging / RECORD).exists()
     done = padded.install(from_dir=folder, consume=True)

@@ -147,3 +147,13 @@ def _merged_key_values(first: Header) -> list[bytes]:
 
 def _shown(tensor: Tensor) -> str:
     return repr(tensor.name.decode("utf-8", "backslashreplace"))
+
+
+def spans_of(layout: MergedLayout | None, size: int) -> tuple[Span, ...]:
+    """Return where each file's bytes are in the merged one; a single file is it as it stands.
+
+    Args:
+        layout: of the merged file; None for a single file.
+        size: bytes of the single file.
+    """
+    return layout.spans if layout else (Span(0, 0, 0, size),)

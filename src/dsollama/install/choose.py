@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from dsollama.catalog.models import Target
-from dsollama.catalog.quants import match_quant, quant_label
 from dsollama.errors import (
-    AmbiguousQuantError,
-    MalformedGgufError,
     NoGgufError,
     RepositoryNotFoundError,
     UnknownQuantError,
     UsageError,
 )
-from dsollama.gguf.shards import ShardSet, find_shard_sets
+from dsollama.install.quants import choose_quant, files_of, means
 from dsollama.install.record import Record, stopped_installs
 from dsollama.install.request import InstallRequest, Merger
 from dsollama.sources.local import gguf_files, reader_of
@@ -146,7 +142,7 @@ def _stopped(
         if (
             record.repository.lower() in names
             and record.merger == request.merger
-            and _means(target.quant, record.quant)
+            and means(target.quant, record.quant)
             and (request.resume or _began_at(source, record, request))
         ):
             done = claimed_bytes(store.staging(key))
@@ -155,13 +151,6 @@ def _stopped(
             if found is None or (done, key) > found[:2]:
                 found = (done, key, record)
     return None if found is None else found[1:]
-
-
-def _means(typed: str, label: str) -> bool:
-    try:
-        return match_quant(typed, [label]) == label
-    except (UnknownQuantError, AmbiguousQuantError):
-        return False
 
 
 def _began_at(source: Source, record: Record, request: InstallRequest) -> bool:
@@ -223,39 +212,7 @@ def _of_folder(target: Target, folder: Path) -> Choice:
 
 
 def _of_repository(repository: Listing, typed: str) -> Choice:
-    sets = find_shard_sets(repository.files)
-    if not sets:
-        raise NoGgufError(
-            f"The repository {repository.name} holds no GGUF file.",
-            "GGUF repositories usually end in -GGUF.",
-        )
-    labels = {each.prefix: quant_label(each.stem) for each in sets}
-    try:
-        label = match_quant(typed, labels.values())
-    except (UnknownQuantError, AmbiguousQuantError) as error:
-        error.hint = _choices(repository, sets, labels)
-        raise
-    found = [each for each in sets if labels[each.prefix] == label]
-    if len(found) > 1:
-        raise AmbiguousQuantError(
-            f"The repository holds {label} {len(found)} times: "
-            f"{', '.join(each.prefix for each in found[:MAX_SHOWN])}"
-            f"{'...' if len(found) > MAX_SHOWN else '.'}",
-            "Take another quant, or a --revision that has it once.",
-        )
-    found[0].require_complete()
-    if found[0].count > MAX_SHARDS:
-        raise MalformedGgufError(
-            f"The set {found[0].stem!r} has {found[0].count} shards, which no real model has."
-        )
-    files = tuple(repository.files[path] for path in found[0].paths)
-    return Choice(repository.name, repository.commit, label, files, found[0].split, repository)
-
-
-def _choices(repository: Listing, sets: Sequence[ShardSet], labels: dict[str, str]) -> str:
-    sized = sorted(
-        (sum(repository.files[path].size for path in each.paths), labels[each.prefix])
-        for each in sets
-    )
-    lines = [f"  {label:<14} {format_bytes(size)}" for size, label in sized[:MAX_CHOICES]]
-    return f"{repository.name} holds:\n" + "\n".join(lines)
+    quant = choose_quant(repository, typed)
+    files = files_of(repository, quant)
+    split = quant.shards.split
+    return Choice(repository.name, repository.commit, quant.label, files, split, repository)

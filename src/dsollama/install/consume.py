@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dsollama.errors import UsageError
+from dsollama.install.record import mark_consumed
 from dsollama.privileges import acting_as
-from dsollama.sources.local import LocalFile
-from dsollama.transfer.region import segment_bytes
+from dsollama.sources.local import LocalFile, ShardReader
+from dsollama.store.files import store_failures
+from dsollama.transfer.region import Region, segment_bytes
 from dsollama.transfer.shard import PlannedShard
+from dsollama.transfer.transfer import Transfer
 
 MAX_CONNECTIONS = 8
 """That are used while shards are consumed: a disk needs no more."""
@@ -83,3 +86,17 @@ def _on_one_disk(file: LocalFile, store: Path) -> bool:
         return disk == store.stat().st_dev
     except OSError:
         return False
+
+
+def consume(reader: ShardReader, transfer: Transfer, staging: Path, region: Region) -> None:
+    """Delete a local shard whose bytes are verified, once they are on the disk for good.
+
+    Raises:
+        StoreError: it cannot be deleted, or what replaces it not be made durable.
+    """
+    file = reader.local(region.shard.path)
+    if file is not None:
+        transfer.checkpoint()
+        mark_consumed(staging)
+        with store_failures(file.path), acting_as(file.reads_as):
+            file.path.unlink()

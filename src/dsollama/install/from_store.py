@@ -23,12 +23,11 @@ from dsollama.span import Span
 from dsollama.store.alike import blobs_alike
 from dsollama.store.ledger import NO_COMMIT
 from dsollama.store.store import Store
-from dsollama.transfer.shard import PlannedShard
 from dsollama.units import some_of
 
 
 def find_merged(
-    folder: Path, head: bytes, size: int, shards: Sequence[PlannedShard], spans: Sequence[Span]
+    folder: Path, head: bytes, size: int, shards: Sequence[ListedFile], spans: Sequence[Span]
 ) -> dict[str, LocalFile]:
     """Find a file in another store that may be the merged one, as a place to read shards from.
 

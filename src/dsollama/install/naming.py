@@ -9,7 +9,7 @@ from typing import Any
 
 from dsollama.catalog.formats import THINKING, Variant
 from dsollama.catalog.models import CatalogModel
-from dsollama.errors import InvalidNameError
+from dsollama.errors import InvalidNameError, UnknownVariantError, UsageError
 from dsollama.install.request import InstallRequest
 from dsollama.manifest.layers import Layer, ModelFacts, config_layer, small_layers
 from dsollama.manifest.modelfile import Modelfile
@@ -17,7 +17,7 @@ from dsollama.manifest.names import MAX_PART, ModelName, parse_name
 from dsollama.store.places import require_place
 from dsollama.store.spelling import by_spelling, clashes, spelled, touching
 from dsollama.store.store import Store
-from dsollama.templates.variants import catalog_modelfile
+from dsollama.templates.variants import catalog_modelfile, choose_variants
 
 _ELSEWHERE = re.compile(r"cloud|local|.*-cloud", re.IGNORECASE)
 """Tags that Ollama 0.33.0 takes for another place (internal/modelref): a model with such a tag can
@@ -158,3 +158,32 @@ def _clean(part: str) -> str:
         : MAX_PART - len(THINKING.tag_suffix)
     ]
     return "model" if not text else f"{text}-1" if _ELSEWHERE.fullmatch(text) else text
+
+
+def variants_of(model: CatalogModel | None, wanted: Sequence[str]) -> tuple[Variant | None, ...]:
+    """Return the wanted template variants; one None for a model that keeps its own template.
+
+    Raises:
+        UnknownVariantError: the model has no such variant.
+    """
+    if model is not None:
+        return choose_variants(model.variants, wanted)
+    if wanted:
+        raise UnknownVariantError(
+            "Only the catalog's models have template variants.",
+            "Leave out --variants: this repository's model keeps its own template.",
+        )
+    return (None,)
+
+
+def require_sayable(store: Store, models: Sequence[PlannedModel]) -> None:
+    """Refuse a store whose path the Modelfiles could not name, before the download."""
+    base = str(store.blob_path("sha256:" + "0" * 64))
+    try:
+        for model in models:
+            replace(model.modelfile, base=base).render()
+    except ValueError as error:
+        raise UsageError(
+            f"No Modelfile can name the store {str(store.root)!r}: {error}.",
+            "Give --store / OLLAMA_MODELS another path.",
+        ) from error

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dsollama.events import Listener
 from dsollama.gguf.header import Header
-from dsollama.gguf.merge import MergedLayout
+from dsollama.gguf.merge import MergedLayout, spans_of
 from dsollama.install.naming import PlannedModel
 from dsollama.install.record import Record
 from dsollama.install.replacing import Replaced
 from dsollama.install.request import Merger
 from dsollama.manifest.layers import ModelFacts
-from dsollama.sources.local import LocalFile
+from dsollama.sources.local import LocalFile, ShardReader, open_shards
 from dsollama.sources.source import Source
 from dsollama.span import Span
 from dsollama.transfer.shard import PlannedShard
@@ -92,9 +93,19 @@ class InstallPlan:
     ollama_host: str | None = field(default=None, repr=False)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names that it gives."""
+        return tuple(str(model.name) for model in self.models)
+
+    @property
     def endpoint(self) -> str:
         """The source's name; empty if nobody has listed the files."""
         return self.source.name if self.source else ""
+
+    def open_shards(self, listener: Listener) -> ShardReader:
+        """Return what reads the shards."""
+        source = self.source if self.remote else None
+        return open_shards(source, self.repository, self.commit, self.local, listener)
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -104,7 +115,7 @@ class InstallPlan:
     @property
     def spans(self) -> tuple[Span, ...]:
         """Where each shard's bytes are in the merged file; a single file is it as it stands."""
-        return self.layout.spans if self.layout else (Span(0, 0, 0, self.size),)
+        return spans_of(self.layout, self.size)
 
     @property
     def head(self) -> bytes:

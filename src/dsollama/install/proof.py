@@ -13,9 +13,9 @@ from msgspec import structs
 
 from dsollama.events import Listener, Noted, StepStarted
 from dsollama.install.merged import digest_merged
+from dsollama.install.merged_file import MergedFile, ledger_entry
 from dsollama.install.plan import InstallPlan
 from dsollama.install.recheck import find_alike
-from dsollama.install.register import MergedFile, ledger_entry
 from dsollama.install.state import look
 from dsollama.store.files import stamp_of, store_failures
 from dsollama.store.store import Store

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from dsollama.errors import UsageError
+from dsollama.manifest.names import parse_name
 from dsollama.settings import Settings
 
 
@@ -55,3 +57,24 @@ class InstallRequest:
     consume: bool = False
     from_store: Path | None = None
     from_url: str | None = None
+
+    def require_sense(self) -> None:
+        """Refuse options that contradict each other, and names that are none.
+
+        Raises:
+            UsageError: with the option to leave out.
+        """
+        if self.from_dir and self.from_store:
+            raise UsageError("--from-dir and --from-store cannot both be the source.", "Give one.")
+        if self.consume and (not self.from_dir or self.merger is not Merger.NATIVE):
+            raise UsageError(
+                "--consume deletes shards of --from-dir while they are merged natively.",
+                "Give --from-dir, and leave out --merger.",
+            )
+        if self.resume and (self.revision or self.from_url):
+            raise UsageError(
+                "--resume goes on with the files that the install began with.",
+                "Leave out --revision and --from-url, or --resume.",
+            )
+        if self.name:
+            parse_name(self.name)

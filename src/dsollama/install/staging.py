@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,6 +14,8 @@ from dsollama.store.files import make_folder, remove_if_empty, store_failures
 from dsollama.store.locks import take_lock
 from dsollama.store.store import Store
 from dsollama.transfer.journal import clear_claims, has_claims
+from dsollama.transfer.padding import put_back_published
+from dsollama.transfer.staged import StagedFile
 
 MERGED = "merged.gguf"
 LOCK_TRIES, LOCK_SECONDS = 20, 1.0
@@ -71,3 +73,24 @@ def _locked(folder: Path) -> FileLock:
 
 def _folders(root: Path) -> tuple[Path, ...]:
     return (root / ".dsollama", root / "blobs", root / "manifests")
+
+
+def prepare_merged(staging: Path, size: int, head: bytes, *, reserve: bool) -> None:
+    """Give the merged file its room and its first bytes; without a file no claim holds.
+
+    Args:
+        staging: the install's folder.
+        size: bytes of the merged file.
+        head: its first bytes.
+        reserve: whether the room is taken now.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    file = staging / MERGED
+    if not file.exists():
+        clear_claims(staging)
+    put_back_published(file, staging)
+    with closing(StagedFile(file)) as staged:
+        staged.resize(size, reserve=reserve)
+        staged.write(memoryview(head), 0, direct=False)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from dsollama.errors import NotEnoughDiskError
 from dsollama.install.consume import room_needed
+from dsollama.install.naming import spell_for_store
 from dsollama.install.plan import DiskState, InstallPlan
 from dsollama.install.record import resumable_bytes
-from dsollama.install.replacing import Replaced, find_replaced
+from dsollama.install.replacing import Replaced, find_replaced, require_agreed
 from dsollama.store.files import disk_used
 from dsollama.store.ledger import LedgerEntry
 from dsollama.store.store import Store
+from dsollama.units import format_bytes
 
 SPARE_BYTES = 2**20
 """Room for small layers, manifests and the journal."""
@@ -29,6 +34,20 @@ def look(plan: InstallPlan, store: Store) -> DiskState:
             needed = min(needed, room)
         needed += SPARE_BYTES
     return DiskState(digest, resumed, needed, store.free_bytes())
+
+
+def require_room(plan: InstallPlan, state: DiskState) -> None:
+    """Refuse an install for which there is no room.
+
+    Raises:
+        NotEnoughDiskError: there is none.
+    """
+    if state.needed > state.free:
+        raise NotEnoughDiskError(
+            f"The install needs {format_bytes(state.needed)} and {plan.store} has "
+            f"{format_bytes(state.free)} free.",
+            "Free some space, take a smaller quant, or put the store elsewhere with --store.",
+        )
 
 
 def replaced_in_store(
@@ -97,3 +116,14 @@ def _is_of(plan: InstallPlan, entry: LedgerEntry) -> bool:
         entry.commit,
         entry.quant,
     )
+
+
+def with_final_names(plan: InstallPlan, store: Store, digest: str) -> InstallPlan:
+    """Look at the store's names once more, under its lock: hours may lie between plan and end.
+
+    Raises:
+        NameTakenError: a name has become another model's.
+    """
+    plan = replace(plan, models=spell_for_store(plan.models, store).models)
+    require_agreed(replaced_in_store(plan, store, digest), plan.replaces)
+    return plan

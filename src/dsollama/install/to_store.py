@@ -11,10 +11,11 @@ from typing import ClassVar
 from dsollama.events import Listener
 from dsollama.install.build import make
 from dsollama.install.destination import Installed
+from dsollama.install.merged_file import MergedFile
 from dsollama.install.naming import PlannedModel, Spelled, require_places, spell_for_store
 from dsollama.install.plan import DiskState, InstallPlan
 from dsollama.install.recheck import note_right
-from dsollama.install.register import MergedFile, adopt, names_of, take_over
+from dsollama.install.register import adopt, take_over
 from dsollama.install.replacing import Replaced
 from dsollama.install.state import look, replaced_in_store
 from dsollama.store.store import Store
@@ -76,7 +77,7 @@ def execute(plan: InstallPlan, listener: Listener, connections: int) -> Installe
         final = take_over(plan, store, made.digest, listener)
     note_right(store, made.digest)
     return Installed(
-        names=names_of(final),
+        names=final.names,
         digest=made.digest,
         size=plan.size,
         moved=made.moved,

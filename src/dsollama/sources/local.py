@@ -13,8 +13,16 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from dsollama.errors import StoreNotWritableError, UnreadableShardError
+from dsollama.events import Listener
 from dsollama.privileges import CALLER, Identity, acting_as, as_caller, owner_of
-from dsollama.sources.source import ListedFile, Reader, Stream, offline_error, read_all
+from dsollama.sources.source import (
+    ListedFile,
+    Reader,
+    Source,
+    Stream,
+    offline_error,
+    read_all,
+)
 from dsollama.store.files import open_regular, stamp_of
 
 MAX_FOLDER_ENTRIES = 100_000
@@ -295,3 +303,22 @@ def _unreadable(path: Path, error: OSError) -> UnreadableShardError:
         f"{path} cannot be read: {error.strerror or error}.",
         "Name another folder with --from-dir, or leave it out: what is missing is downloaded.",
     )
+
+
+def open_shards(
+    source: Source | None,
+    repository: str,
+    commit: str,
+    local: Mapping[str, LocalFile],
+    listener: Listener,
+) -> ShardReader:
+    """Return what reads shards: the one place where a reader is made for an install.
+
+    Args:
+        source: of the files; None where it must not be asked.
+        repository: OWNER/REPO.
+        commit: that pins the files.
+        local: files of this machine to read instead, by path in the repository.
+        listener: hears of retries.
+    """
+    return ShardReader(source.reader(repository, commit, listener) if source else None, local)
