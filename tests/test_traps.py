@@ -86,7 +86,7 @@ RACED = tuple(WRITING[number] for number in (0, 2, 9, 11, 13))
 
 NOT_RUN = {"demo": "it works in a new folder of its own, which it deletes"}
 NO_FILES = {
-    "install": {"--model", "--revision", "--force", "--help"},
+    "install": {"--model", "--revision", "--from-url", "--force", "--help"},
     "verify": {"--model", "--help"},
     "remove": {"--help"},
     "gc": {"--help"},
